@@ -1,0 +1,64 @@
+"""The one shape of every core that holds a conversation: octets in, events out, no I/O.
+
+A shell gives a core what arrived and carries out the events that come back, in their order. Between two
+calls a core does nothing: it has no thread, no clock, no descriptor. `endocarp.shell.serve` drives them all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Job:
+    """Heavy work to be done while no lock is held: call `run()`, then hand its result to `finish()`.
+
+    `run` touches nothing that the core shares; it returns octets, or raises an `EndocarpError`, which is also
+    handed to `finish`. `after` is the earliest moment, on the clock of `now`, at which `run` may be called.
+    """
+
+    run: Callable[[], object]
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question to the process behind this one: send `request`, hand the answer to `resume()`."""
+
+    request: bytes
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Pass the descriptor of this connection on, with `message`; this core is done with it."""
+
+    message: bytes
+
+
+@dataclass(frozen=True)
+class Close:
+    """The conversation is over: send what is outgoing, then close. `reason` is for the log."""
+
+    reason: str
+
+
+Event = Job | Ask | HandOver | Close
+
+
+class Core(Protocol):
+    """One side of one conversation."""
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Take what arrived: a whole message where the transport keeps messages, else any piece of a stream.
+
+        `now` is a monotonic clock in seconds. Empty `data` means that the other side has closed.
+        """
+
+    def outgoing(self) -> list[bytes]:
+        """Return the messages to send, oldest first, and forget them."""
+
+    def due(self) -> float | None:
+        """Return when `expire` wants to be called if nothing arrives before, or None."""
+
+    def expire(self, now: float) -> list[Event]:
+        """Take notice that the moment of `due` has passed."""

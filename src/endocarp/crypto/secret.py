@@ -1,0 +1,121 @@
+"""Octets that must not leak: held in memory of their own, wiped when they are no longer needed.
+
+Where that memory comes from is the shell's business: it calls `keep_in` once with an allocator over locked or
+secret pages. Without it, secrets lie in ordinary bytearrays, which are wiped all the same.
+
+What cannot be promised from Python: octets that came in as `bytes` have a copy outside that nobody can wipe, and
+what the crypto library makes of a secret while it works (a parsed key, an expanded key) lives in its own heap.
+"""
+
+import weakref
+from types import TracebackType
+from typing import NoReturn, Protocol, Self
+
+from endocarp.crypto.digest import Buffer, equal
+from endocarp.errors import UsageError
+
+
+class Memory(Protocol):
+    """Where secrets live."""
+
+    def allocate(self, size: int) -> memoryview:
+        """Return a writable, zeroed view of exactly `size` octets."""
+
+    def release(self, view: memoryview) -> None:
+        """Take back what `allocate` gave; it has been wiped already."""
+
+
+class _Heap:
+    """Ordinary memory, for tests and for programs that hold no keys of others."""
+
+    def allocate(self, size: int) -> memoryview:
+        return memoryview(bytearray(size))
+
+    def release(self, view: memoryview) -> None:
+        view.release()
+
+
+_memory: Memory = _Heap()
+
+
+def keep_in(memory: Memory) -> None:
+    """Keep every secret that is made from now on in this memory; once a process, before its first secret.
+
+    Raises UsageError when the place was chosen before.
+    """
+    global _memory  # noqa: PLW0603  one place for the whole process is the point
+    if not isinstance(_memory, _Heap):
+        raise UsageError(
+            "the memory of secrets was chosen already", "call keep_in once, when the process starts"
+        )
+    _memory = memory
+
+
+def wipe(view: memoryview | bytearray) -> None:
+    """Overwrite every octet with zero, in place."""
+    view[:] = bytes(len(view))
+
+
+class Secret:
+    """Octets with an end: wiped by `close`, at the end of a `with`, or when forgotten.
+
+    Equality takes constant time. There is no representation of the content, no hash, no copying, no pickling.
+    """
+
+    __slots__ = ("__weakref__", "_release", "_view")
+
+    def __init__(self, octets: Buffer) -> None:
+        self._take(len(octets))
+        self._view[:] = octets
+
+    @classmethod
+    def empty(cls, size: int) -> Self:
+        """Return a secret of `size` zero octets, to be filled through `view`."""
+        self = cls.__new__(cls)
+        self._take(size)
+        return self
+
+    def _take(self, size: int) -> None:
+        self._view = _memory.allocate(size)
+        # A finalizer, not __del__, so that secrets that are still alive when the interpreter ends are wiped too.
+        self._release = weakref.finalize(self, _give_back, _memory, self._view)
+
+    @property
+    def view(self) -> memoryview:
+        """The octets, writable; UsageError after `close`."""
+        if not self._release.alive:
+            raise UsageError("this secret was closed", "keep it open as long as it is in use")
+        return self._view
+
+    def close(self) -> None:
+        """Wipe the octets and give the memory back; to do it again does no harm."""
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return equal(self.view, other.view)
+
+    __hash__ = None  # type: ignore[assignment]  # a hash of the content would leak it
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError("a secret is not copied or pickled", "hand over the secret itself")
+
+
+def _give_back(memory: Memory, view: memoryview) -> None:
+    wipe(view)
+    memory.release(view)

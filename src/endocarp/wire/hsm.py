@@ -1,0 +1,492 @@
+"""The native protocol between an application, or the front, and a vault.
+
+One message is one packet of a Unix SEQPACKET socket, at most 64 KiB, all integers little-endian. A connection
+begins with `Hello`, answered by `Welcome`. From then on each request is answered by one reply with its tag:
+
+    request   u16 operation | u16 zero | u32 tag | body, a `Request` of the operation
+    reply     u32 status | u32 tag | u64 generation | body, the request's `REPLY`; UTF-8 text where status is not OK
+
+`generation` counts the changes to the token objects of the partition: while it stays the same, so do they.
+No message carries a private or secret key.
+"""
+
+import enum
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from endocarp.errors import DecodeError
+from endocarp.wire.codec import (
+    U8,
+    U16,
+    U32,
+    U64,
+    Bytes,
+    Const,
+    Items,
+    Nested,
+    Octets,
+    Struct,
+    Text,
+    u8,
+    u16,
+    u32,
+)
+from endocarp.wire.suites import Cipher, Scheme, Suite
+
+MAGIC = int.from_bytes(b"ENDO", "little")
+VERSION = 1
+MESSAGE_LIMIT = 1 << 16
+"""No message is longer, in octets, its header included."""
+DATA_LIMIT = 60 * 1024
+"""The most data that one operation signs, verifies, encrypts, decrypts or draws, in octets."""
+REASON_LIMIT = 200
+LABEL_LIMIT = 255
+ID_LIMIT = 255
+ATTRIBUTE_LIMIT = 4096
+"""The longest value of one application attribute, in octets."""
+ATTRIBUTE_COUNT = 64
+ATTRIBUTES_LIMIT = 16 * 1024
+"""The most octets that the values of all application attributes of one object take together."""
+PIN_LIMIT = 64
+NONCE_SIZE = 32
+SESSION_HANDLE = 1 << 63
+"""Set in the handle of every object that lives only as long as its connection."""
+
+
+class Door(enum.IntEnum):
+    """What speaks at the other end of a connection."""
+
+    NATIVE = 1
+    """An application that speaks this protocol itself."""
+    TOKEN = 2
+    """The front, on behalf of one application that speaks PKCS#11."""
+
+
+class Operation(enum.IntEnum):
+    """What a request asks for."""
+
+    PING = 1
+    INFO = 2
+    LOGIN = 3
+    LOGOUT = 4
+    SET_PIN = 5
+    GENERATE = 6
+    FIND = 7
+    GET_OBJECT = 8
+    SET_ATTRIBUTES = 9
+    DESTROY = 10
+    SIGN = 11
+    VERIFY = 12
+    ENCRYPT = 13
+    DECRYPT = 14
+    RANDOM = 15
+    REPORT = 16
+
+
+class Status(enum.IntEnum):
+    """How an operation ended."""
+
+    OK = 0
+    MESSAGE_INVALID = 1
+    """The body does not have the form of its operation."""
+    VERSION_UNSUPPORTED = 2
+    OPERATION_UNKNOWN = 3
+    NOT_LOGGED_IN = 4
+    ALREADY_LOGGED_IN = 5
+    PIN_INCORRECT = 6
+    PIN_LOCKED = 7
+    """Too many wrong PINs: this one no longer opens anything."""
+    PIN_INVALID = 8
+    """The new PIN is too short, too long or not text."""
+    NO_SUCH_OBJECT = 9
+    NOT_PERMITTED = 10
+    """The object's policy does not allow this."""
+    MECHANISM_INVALID = 11
+    """The suite of the key has no such scheme or cipher."""
+    TEMPLATE_INVALID = 12
+    """The description asks for an object that may not exist."""
+    DATA_INVALID = 13
+    """The data has a size or form that the mechanism does not take."""
+    SIGNATURE_INVALID = 14
+    CIPHERTEXT_INVALID = 15
+    STORE_FULL = 16
+    """There is no room for another object; nothing has changed."""
+    STORE_FAILED = 17
+    """The store could not be written; nothing has changed."""
+    FAILED = 18
+    """The vault could not do it for a reason of its own; nothing has changed."""
+
+
+class ObjectClass(enum.IntEnum):
+    """What an object is; the numbers are those of PKCS#11."""
+
+    PUBLIC_KEY = 2
+    PRIVATE_KEY = 3
+    SECRET_KEY = 4
+
+
+class Policy(enum.IntFlag, boundary=enum.STRICT):
+    """What an object is allowed to do and to become; the names are those of PKCS#11's attributes."""
+
+    TOKEN = 1 << 0
+    """Kept in the store; else it lives as long as its connection."""
+    PRIVATE = 1 << 1
+    """Neither seen nor used without login."""
+    SENSITIVE = 1 << 2
+    EXTRACTABLE = 1 << 3
+    MODIFIABLE = 1 << 4
+    DESTROYABLE = 1 << 5
+    SIGN = 1 << 6
+    VERIFY = 1 << 7
+    ENCRYPT = 1 << 8
+    DECRYPT = 1 << 9
+    WRAP = 1 << 10
+    UNWRAP = 1 << 11
+    DERIVE = 1 << 12
+    LOCAL = 1 << 16
+    """Made in this vault; this and what follows is set by the vault alone."""
+    ALWAYS_SENSITIVE = 1 << 17
+    NEVER_EXTRACTABLE = 1 << 18
+
+
+# --- the beginning of a connection ----------------------------------------------------------------------------
+
+
+class Hello(Struct):
+    """What a client says first; the front reads it and passes it on with the connection."""
+
+    magic: Annotated[int, Const(MAGIC, u32)]
+    version: U16
+    door: Annotated[Door, u16]
+
+
+class Welcome(Struct):
+    """The vault's answer to Hello; after a status other than OK it closes the connection."""
+
+    status: Annotated[Status, u32]
+    version: U16
+    """The version of this protocol that the vault speaks."""
+    partition: U32
+    generation: U64
+
+
+# --- objects --------------------------------------------------------------------------------------------------
+
+
+class Attribute(Struct):
+    """An attribute that means something to applications only; the vault keeps it and asks nothing."""
+
+    type: U64
+    value: Annotated[bytes, Bytes(u16, limit=ATTRIBUTE_LIMIT)]
+
+
+class Template(Struct):
+    """The part of an object that its owner decides."""
+
+    policy: Annotated[Policy, u32]
+    label: Annotated[str, Text(u16, limit=LABEL_LIMIT)] = ""
+    id: Annotated[bytes, Bytes(u16, limit=ID_LIMIT)] = b""
+    attributes: Annotated[tuple[Attribute, ...], Items(Attribute, u16, limit=ATTRIBUTE_COUNT)] = ()
+
+    def check(self) -> None:
+        """Hold the limit on all attribute values together, so that any description fits one message."""
+        size = sum(len(attribute.value) for attribute in self.attributes)
+        if size > ATTRIBUTES_LIMIT:
+            raise DecodeError("Template.attributes", f"{size} octets, at most {ATTRIBUTES_LIMIT}")
+
+
+class Description(Struct):
+    """An object as everybody who may see it sees it."""
+
+    handle: U64
+    object_class: Annotated[ObjectClass, u8]
+    suite: Annotated[Suite, u8]
+    template: Annotated[Template, Nested(Template)]
+    public: Annotated[bytes, Bytes(u16, limit=4096)]
+    """The public key, also of a private key: EC 04‖X‖Y, RSA DER RSAPublicKey, ML-DSA FIPS 204; else empty."""
+
+
+# --- requests and their replies -------------------------------------------------------------------------------
+
+Answer = TypeVar("Answer", bound=Struct)
+
+
+class Request(Struct, Generic[Answer]):
+    """The body of a request; `Request[X]` is answered by X, which `REPLY` names for programs."""
+
+    OPERATION: ClassVar[Operation]
+    REPLY: ClassVar[type[Struct]]
+
+
+class Nothing(Struct):
+    """An answer that says no more than its status."""
+
+
+class Ping(Request[Nothing]):
+    """Ask whether somebody is there."""
+
+    OPERATION = Operation.PING
+    REPLY = Nothing
+
+
+class InfoReply(Struct):
+    """The partition as this connection sees it."""
+
+    partition: U32
+    logged_in: U8
+    pin_attempts: U8
+    """How many wrong PINs from now lock the partition; 0 where it is locked."""
+    objects: U32
+    """Token objects, those that this connection may not see included."""
+
+
+class Info(Request[InfoReply]):
+    """Ask for the state of the partition and of this connection."""
+
+    OPERATION = Operation.INFO
+    REPLY = InfoReply
+
+
+class Login(Request[Nothing]):
+    """Log this connection in. A wrong PIN is counted, delayed from the fourth, locked at the tenth."""
+
+    OPERATION = Operation.LOGIN
+    REPLY = Nothing
+    pin: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
+
+
+class Logout(Request[Nothing]):
+    """Log this connection out; its private session objects are gone."""
+
+    OPERATION = Operation.LOGOUT
+    REPLY = Nothing
+
+
+class SetPin(Request[Nothing]):
+    """Change the PIN; a wrong old one counts as a wrong login."""
+
+    OPERATION = Operation.SET_PIN
+    REPLY = Nothing
+    old: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
+    new: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
+
+
+class Objects(Struct):
+    """Some objects, and where the next page begins."""
+
+    after: U64
+    """Give this to Find for the next page; 0 where there is none."""
+    objects: Annotated[tuple[Description, ...], Items(Description, u16)]
+
+
+class Generate(Request[Objects]):
+    """Make a key, or a pair as one step; the answer is the private or secret key, then the public key."""
+
+    OPERATION = Operation.GENERATE
+    REPLY = Objects
+    suite: Annotated[Suite, u8]
+    key: Annotated[Template, Nested(Template)]
+    """For the private key of a pair, or for the secret key."""
+    public: Annotated[Template, Nested(Template)]
+    """For the public key of a pair; ignored where the suite has none."""
+
+
+class Find(Request[Objects]):
+    """Ask for the objects that this connection may see, by handle, as many as one message holds."""
+
+    OPERATION = Operation.FIND
+    REPLY = Objects
+    after: U64 = 0
+    """Only objects with a greater handle."""
+    label: Annotated[str, Text(u16, limit=LABEL_LIMIT)] = ""
+    """Only objects with this label; empty for all."""
+    id: Annotated[bytes, Bytes(u16, limit=ID_LIMIT)] = b""
+    """Only objects with this id; empty for all."""
+
+
+class GetObject(Request[Description]):
+    """Ask for one object."""
+
+    OPERATION = Operation.GET_OBJECT
+    REPLY = Description
+    handle: U64
+
+
+class SetAttributes(Request[Description]):
+    """Put another template in place of an object's; policy may only become stricter."""
+
+    OPERATION = Operation.SET_ATTRIBUTES
+    REPLY = Description
+    handle: U64
+    template: Annotated[Template, Nested(Template)]
+
+
+class Destroy(Request[Nothing]):
+    """Destroy one object; the other half of a pair stays."""
+
+    OPERATION = Operation.DESTROY
+    REPLY = Nothing
+    handle: U64
+
+
+class Data(Struct):
+    """What came out: a signature, a plaintext or random octets."""
+
+    data: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
+
+
+class Sign(Request[Data]):
+    """Sign `data` with a private key."""
+
+    OPERATION = Operation.SIGN
+    REPLY = Data
+    handle: U64
+    scheme: Annotated[Scheme, u16]
+    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
+
+
+class Verify(Request[Nothing]):
+    """Check a signature with a public key; a wrong one is answered with SIGNATURE_INVALID."""
+
+    OPERATION = Operation.VERIFY
+    REPLY = Nothing
+    handle: U64
+    scheme: Annotated[Scheme, u16]
+    signature: Annotated[bytes, Bytes(u16, limit=ATTRIBUTE_LIMIT + 1024)]
+    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
+
+
+class Sealed(Struct):
+    """A ciphertext, and the nonce that it was made with; AES-GCM's tag stands behind the ciphertext."""
+
+    nonce: Annotated[bytes, Bytes(u8, limit=16)]
+    data: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
+
+
+class Encrypt(Request[Sealed]):
+    """Encrypt `data` with a public or secret key."""
+
+    OPERATION = Operation.ENCRYPT
+    REPLY = Sealed
+    handle: U64
+    cipher: Annotated[Cipher, u16]
+    nonce: Annotated[bytes, Bytes(u8, limit=16)]
+    """For AES-GCM; empty, and the vault draws one."""
+    associated: Annotated[bytes, Bytes(u16, limit=2048)]
+    """For AES-GCM: data that is authenticated and not encrypted."""
+    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
+
+
+class Decrypt(Request[Data]):
+    """Decrypt `data` with a private or secret key."""
+
+    OPERATION = Operation.DECRYPT
+    REPLY = Data
+    handle: U64
+    cipher: Annotated[Cipher, u16]
+    nonce: Annotated[bytes, Bytes(u8, limit=16)]
+    associated: Annotated[bytes, Bytes(u16, limit=2048)]
+    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT + 16)]
+
+
+class Random(Request[Data]):
+    """Draw random octets, at most DATA_LIMIT."""
+
+    OPERATION = Operation.RANDOM
+    REPLY = Data
+    size: U32
+
+
+class ReportReply(Struct):
+    """The partition's signed word about itself, and the certificates of the two keys that signed."""
+
+    statement: Annotated[bytes, Bytes(u16, limit=32 * 1024)]
+    """A COSE_Sign, see `endocarp.hsm.report`."""
+    ecc_certificate: Annotated[bytes, Bytes(u16, limit=4096)]
+    mldsa_certificate: Annotated[bytes, Bytes(u16, limit=16 * 1024)]
+
+
+class Report(Request[ReportReply]):
+    """Ask for the partition's report over a nonce."""
+
+    OPERATION = Operation.REPORT
+    REPLY = ReportReply
+    nonce: Annotated[bytes, Octets(NONCE_SIZE)]
+
+
+REQUESTS: Mapping[Operation, type[Request[Any]]] = MappingProxyType(
+    {
+        request.OPERATION: request
+        for request in (
+            Ping,
+            Info,
+            Login,
+            Logout,
+            SetPin,
+            Generate,
+            Find,
+            GetObject,
+            SetAttributes,
+            Destroy,
+            Sign,
+            Verify,
+            Encrypt,
+            Decrypt,
+            Random,
+            Report,
+        )
+    }
+)
+
+# --- messages -------------------------------------------------------------------------------------------------
+
+_REQUEST = struct.Struct("<HHI")
+_REPLY = struct.Struct("<IIQ")
+
+
+def encode_request(request: Request[Any], tag: int = 0) -> bytes:
+    """Return the message that asks for `request`; its reply will carry `tag`, 32 bits of the caller's choice."""
+    return _REQUEST.pack(request.OPERATION, 0, tag) + request.encode()
+
+
+def decode_header(message: bytes) -> tuple[int, int]:
+    """Return the operation's number, known or not, and the tag of a request; DecodeError where it is too short."""
+    try:
+        operation, _, tag = _REQUEST.unpack_from(message)
+    except struct.error:
+        raise DecodeError("Request", "cut short") from None
+    return operation, tag
+
+
+def decode_request(operation: Operation, message: bytes) -> Request[Any]:
+    """Return the body of a request whose header said `operation`."""
+    request, end = REQUESTS[operation].decode_from(message, _REQUEST.size)
+    if end != len(message):
+        raise DecodeError(type(request).__name__, f"{len(message) - end} octets left over")
+    return request
+
+
+class Reply(Struct):
+    """A reply as it stands in its message."""
+
+    status: Annotated[Status, u32]
+    tag: U32
+    generation: U64
+    body: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
+
+    @property
+    def reason(self) -> str:
+        """What the vault says about a status other than OK."""
+        return self.body[:REASON_LIMIT].decode(errors="replace")
+
+
+def encode_reply(tag: int, generation: int, body: bytes) -> bytes:
+    """Return the reply to a request that was carried out."""
+    return _REPLY.pack(Status.OK, tag, generation) + body
+
+
+def encode_failure(status: Status, tag: int, generation: int, reason: str) -> bytes:
+    """Return the reply to a request that was not carried out, with a sentence that holds no secret."""
+    return _REPLY.pack(status, tag, generation) + reason.encode()[:REASON_LIMIT]

@@ -8,7 +8,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from endocarp.wire.codec import Struct
@@ -169,6 +169,6 @@ U64 = Annotated[int, u64]
 I32 = Annotated[int, i32]
 
 
-def measured() -> Any:
-    """Declare a count, length or tag that the encoder works out: it takes no part in comparison or repr."""
-    return dataclasses.field(default=0, compare=False, repr=False)
+def measured(*, init: Literal[False] = False) -> Any:
+    """Declare a count, length or tag that the encoder works out: no argument, and no part in comparison or repr."""
+    return dataclasses.field(default=0, init=init, compare=False, repr=False)

@@ -1,0 +1,32 @@
+"""Decides what follows from the death of a process. No I/O: time comes in, actions come out."""
+
+from collections import deque
+
+from endocarp.box.plan import ON_DEATH, Action, GiveUp, Remedy, Reset, Restart, kind_of
+
+WINDOW = 60.0
+"""Seconds over which deaths are counted."""
+LIMIT = 8
+"""Deaths of one process within the window after which the box gives up: something is wrong for good."""
+PAUSES = (0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds to wait before the next start, by the number of earlier deaths within the window."""
+
+
+class Supervisor:
+    """Counts deaths and names the remedy that the plan has for them."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[str, deque[float]] = {}
+
+    def died(self, name: str, now: float) -> Action:
+        """Take notice that the process `name` is dead; return what to do."""
+        deaths = self._deaths.setdefault(name, deque())
+        while deaths and deaths[0] <= now - WINDOW:
+            deaths.popleft()
+        if len(deaths) >= LIMIT:
+            return GiveUp(name)
+        after = now + PAUSES[len(deaths)]
+        deaths.append(now)
+        if ON_DEATH[kind_of(name)] is Remedy.RESET:
+            return Reset(after)
+        return Restart(name, after)

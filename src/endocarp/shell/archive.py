@@ -1,0 +1,123 @@
+"""Code archives: what a process is made of, as one file that can be measured, signed and run.
+
+An archive is a zip of compiled modules: the entry module of a process and every module of Endocarp that it
+imports, nothing else. A process that has no module for something cannot do it: the front's archive has no
+`endocarp.crypto`. The octets depend on the source and on the version of Python alone, so that anyone can build
+them again and compare. An archive runs from a sealed memfd: what was measured cannot change any more.
+"""
+
+import ast
+import fcntl
+import importlib.util
+import io
+import marshal
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from endocarp.errors import Refused, UsageError
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+MAX_IMAGE = 4 << 20
+"""The largest image that is taken, in octets: far above any archive, far below trouble."""
+
+PACKAGE = "endocarp"
+SOURCE = Path(__file__).parent.parent
+_UNCHECKED_HASH_PYC = (0b01).to_bytes(4, "little")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100444 << 16
+
+
+def source_tree(root: Path = SOURCE) -> dict[str, tuple[str, bytes]]:
+    """Return every module below `root` by its dotted name: its path in an archive, without suffix, and its source."""
+    tree = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = (PACKAGE, *path.relative_to(root).with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        tree[name] = ("/".join(parts), path.read_bytes())
+    return tree
+
+
+def closure(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> list[str]:
+    """Return `entry`, all modules of `tree` that it imports in the end, and their packages, sorted by name."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in tree:
+            continue
+        found.add(name)
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+        waiting += _imports(tree[name][1])
+    return sorted(found)
+
+
+def _imports(source: bytes) -> Iterable[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def build(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> bytes:
+    """Return the archive that runs `main()` of the module `entry`.
+
+    Raises UsageError where `tree` has no such module.
+    """
+    if entry not in tree:
+        raise UsageError(f"no module {entry} to build an archive of")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in closure(entry, tree):
+            path, source = tree[name]
+            _add(archive, path, source)
+        _add(archive, "__main__", f"from {entry} import main\n\nmain()\n".encode())
+    return out.getvalue()
+
+
+def _add(archive: zipfile.ZipFile, path: str, source: bytes) -> None:
+    info = zipfile.ZipInfo(f"{path}.pyc", _EPOCH)
+    info.external_attr = _MODE
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, _compiled(f"{path}.py", source))
+
+
+def _compiled(path: str, source: bytes) -> bytes:
+    """Return a compiled module in the unchecked form of PEP 552: the archive itself is what gets checked."""
+    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
+    stamp = importlib.util.source_hash(source)
+    return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH_PYC + stamp + marshal.dumps(code)
+
+
+def seal(octets: bytes, name: str) -> int:
+    """Copy `octets` into memory that nobody can change any more; return its descriptor, which the caller owns."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as out:
+            out.write(octets)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_sealed(fd: int) -> bytes:
+    """Return the octets of sealed memory; the descriptor stays open.
+
+    Raises Refused `image.seal` where the memory can still change, `image.size` where it is too large.
+    """
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        seals = 0
+    if seals & SEALS != SEALS:
+        raise Refused("image.seal", "the image is not in sealed memory")
+    size = os.fstat(fd).st_size
+    if size > MAX_IMAGE:
+        raise Refused("image.size", f"the image has {size} octets, at most {MAX_IMAGE}")
+    return os.pread(fd, size, 0)

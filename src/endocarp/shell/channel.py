@@ -1,0 +1,119 @@
+"""The control channel between a process and the one that started it (`wire.control`), with descriptors.
+
+Also how a process is started: by exec of the interpreter on a sealed archive, with nothing inherited but the
+descriptors that are named, and with an empty environment.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from endocarp.errors import EndocarpError, Refused
+from endocarp.shell.memory import MemoryMode
+from endocarp.shell.sandbox import Report
+from endocarp.wire.control import (
+    MAX_MESSAGE,
+    ControlMessage,
+    Failed,
+    Note,
+    Pair,
+    Progress,
+    Ready,
+    SandboxReport,
+    Stop,
+)
+
+_LANGUAGE = {"LANG": "C.UTF-8"}
+
+
+class Channel:
+    """One end of a control channel. `receive` returns None where the other end is gone."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    def send(self, body: Progress | Ready | Failed | Pair | Stop, fds: Sequence[int] = ()) -> None:
+        """Send one message and copies of `fds`; raises OSError where the other end is gone."""
+        message = ControlMessage(body=body).encode()
+        socket.send_fds(self.socket, [message], list(fds))
+
+    def receive(self) -> tuple[ControlMessage, list[int]] | None:
+        """Wait for one message and the descriptors that came with it, which the caller owns."""
+        data, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 4)
+        return (ControlMessage.decode(data), fds) if data else None
+
+    def progress(self, text: str) -> None:
+        """Tell a step that was taken; that nobody listens any more is no reason to stop here."""
+        try:
+            self.send(Progress(text))
+        except OSError:
+            return
+
+    def failed(self, error: EndocarpError) -> None:
+        """Tell why this process gives up."""
+        rule = error.rule if isinstance(error, Refused) else error.code
+        try:
+            self.send(Failed(rule, str(error)[:1000], error.advice()))
+        except OSError:
+            return
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a channel that keeps messages apart."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+@dataclass
+class Child:
+    """A process that was started, and the parent's end of its control channel."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    channel: Channel
+
+
+def start(
+    name: str, image: int, arguments: Sequence[str] = (), descriptors: Mapping[str, int] | None = None
+) -> Child:
+    """Start the archive in the sealed descriptor `image` as a process of its own.
+
+    `descriptors` are inherited, each told to the process as `--NAME NUMBER`; the control channel comes as `--control`.
+    """
+    ours, theirs = pair()
+    given = {"control": theirs.fileno(), "image": image, **(descriptors or {})}
+    told = [word for key, fd in given.items() for word in (f"--{key}", str(fd))]
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-I", f"/proc/self/fd/{image}", *told, *arguments],
+            pass_fds=list(given.values()),
+            env=_LANGUAGE,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    return Child(name, process, Channel(ours))
+
+
+def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]) -> None:
+    """Become the archive in the sealed descriptor `image`: same process, new program. Does not return."""
+    told = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]
+    for fd in (image, *descriptors.values()):
+        os.set_inheritable(fd, True)
+    words = [sys.executable, "-I", f"/proc/self/fd/{image}", "--image", str(image), *told, *arguments]
+    os.execve(sys.executable, words, _LANGUAGE)  # noqa: S606
+
+
+def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:
+    """Put what a process got of its sandbox into its wire form."""
+    return SandboxReport(
+        os.getuid(),
+        int(report.no_new_privileges),
+        int(report.not_dumpable),
+        report.landlock_abi,
+        report.seccomp,
+        memory,
+        notes=tuple(Note(text) for text in report.notes),
+    )

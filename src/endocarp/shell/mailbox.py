@@ -1,0 +1,51 @@
+"""The caller's side of a mailbox, over a blocking stream socket: one request at a time."""
+
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from endocarp.wire.mailbox import MailboxClient, Reply, Request, decode_reply
+
+
+class Mailbox:
+    """A mailbox at the other end of `connection`; callers in several threads take turns.
+
+    Raises DeviceError where the mailbox answers an error, DecodeError where it speaks nonsense or is gone,
+    OSError where the socket fails.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._turn = threading.Lock()
+
+    @classmethod
+    def connect(cls, path: Path) -> "Mailbox":
+        """Connect to the mailbox socket of a server; raises OSError where nobody listens."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def execute(self, request: Request[Reply], fds: Sequence[int] = ()) -> Reply:
+        """Carry out `request`, with copies of `fds` beside it, and return its reply."""
+        return decode_reply(request, self.call(request, fds))
+
+    def call(self, request: Request[Any], fds: Sequence[int] = ()) -> bytes:
+        """Like `execute`, but return the octets of the reply with its headers."""
+        with self._turn:
+            client = MailboxClient()
+            message = client.request(request)
+            sent = socket.send_fds(self._socket, [message], list(fds)) if fds else 0
+            self._socket.sendall(message[sent:])
+            while (octets := client.receive(self._socket.recv(1 << 16))) is None:
+                pass
+            return octets
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()

@@ -1,0 +1,192 @@
+"""What a process gives up before it touches anything of a stranger, in one fixed order, with an honest report.
+
+1. limits         no core dumps; no new privileges of any kind by exec
+2. not dumpable   no ptrace, no /proc/PID/mem for others of the same user
+3. Landlock       no path but those named; no TCP; no signals and abstract sockets to the outside
+4. seccomp        the system calls of the profile; what only an intruder would call kills the process
+
+Everything that will be needed is imported and opened before: the filter forbids `open`. Where the kernel or
+libseccomp lacks a step, the process goes on without it and says so; `--require-sandbox` makes that a refusal.
+"""
+
+import ctypes
+import enum
+import errno
+import os
+import resource
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from endocarp.errors import Refused
+
+try:
+    import pyseccomp
+except (ImportError, OSError, RuntimeError):  # libseccomp is not installed
+    pyseccomp = None
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_CLONE_THREAD = 0x10000
+
+# Landlock: how many rights of each kind an ABI knows (linux/landlock.h); index = ABI.
+_FS_RIGHTS = (0, 13, 14, 15, 15, 16, 16, 16)
+_NET_RIGHTS = (0, 0, 0, 0, 2, 2, 2, 2)
+_SCOPES = (0, 0, 0, 0, 0, 0, 2, 2)
+# Rights on what stands below a directory: read and write files, list, remove, make regular files, truncate.
+_BELOW_DIRECTORY = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 5) | (1 << 8)
+_TRUNCATE = 1 << 14
+
+# What every process needs once it runs: its own memory, threads, descriptors that it has, time, entropy, the end.
+_RUNNING = """
+    brk clock_gettime clock_nanosleep close dup epoll_ctl epoll_wait epoll_pwait exit exit_group fcntl
+    fstat futex getpid gettid getrandom gettimeofday getuid geteuid ioctl lseek madvise membarrier mlock mmap mprotect
+    mremap munmap nanosleep newfstatat poll ppoll pread64 read restart_syscall rseq rt_sigaction rt_sigprocmask
+    rt_sigreturn sched_getaffinity sched_yield set_robust_list sigaltstack tgkill uname wait4 write writev
+""".split()
+_TALKING = "getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto setsockopt shutdown".split()
+_STORING = "fdatasync fsync ftruncate open openat pwrite64 rename renameat renameat2 unlink unlinkat".split()
+_NEVER = """
+    bpf delete_module execve execveat finit_module fork init_module io_uring_setup kexec_load keyctl mount
+    perf_event_open pivot_root process_vm_readv process_vm_writev ptrace setns umount2 unshare userfaultfd vfork
+""".split()
+
+
+class Seccomp(enum.IntEnum):
+    """The states of seccomp, as /proc/PID/status counts them."""
+
+    OFF = 0
+    FILTER = 2
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one kind of process may do: the system calls beyond the common ones, and the directories it may write."""
+
+    name: str
+    calls: tuple[str, ...] = ()
+    directories: tuple[Path, ...] = ()
+
+
+ROT = Profile("rot", ("accept4", "memfd_create"))
+FRONT = Profile("front", ("accept4", "socketpair"))
+
+
+def vault_profile(store: Path) -> Profile:
+    """Return the profile of a vault whose store lies in this directory: the only place that it may touch."""
+    return Profile("vault", tuple(_STORING), (store,))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a process really got. `notes` says why where a step is missing; empty when all of it holds."""
+
+    no_new_privileges: bool
+    not_dumpable: bool
+    landlock_abi: int
+    seccomp: Seccomp
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step of the sandbox holds."""
+        return self.no_new_privileges and self.not_dumpable and self.landlock_abi > 0 and not self.notes
+
+
+def enter(profile: Profile, *, required: bool = False) -> Report:
+    """Give up everything that `profile` does not name; return what was got.
+
+    Raises Refused `sandbox.incomplete` where `required` and a step is missing.
+    """
+    notes: list[str] = []
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    dumpable = _prctl(_PR_SET_DUMPABLE, 0)
+    abi = _landlock(profile.directories, notes)
+    seccomp = _seccomp(profile.calls, notes)
+    report = Report(privileges, dumpable, abi, seccomp, tuple(notes))
+    if required and not report.complete:
+        raise Refused(
+            "sandbox.incomplete",
+            f"the sandbox of {profile.name} lacks: {'; '.join(notes) or 'a basic step'}",
+            "install libseccomp2, run a kernel with Landlock, or start without --require-sandbox",
+        )
+    return report
+
+
+def _prctl(option: int, value: int) -> bool:
+    return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
+
+
+# --- Landlock -------------------------------------------------------------------------------------------------
+
+
+def _landlock(directories: Iterable[Path], notes: list[str]) -> int:
+    """Restrict the process to `directories`; return the ABI that was used, 0 where there is none."""
+    abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    if abi <= 0:
+        notes.append("this kernel has no Landlock")
+        return 0
+    known = min(abi, len(_FS_RIGHTS) - 1)
+    rights = (1 << _FS_RIGHTS[known]) - 1
+    attribute = struct.pack("<QQQ", rights, (1 << _NET_RIGHTS[known]) - 1, (1 << _SCOPES[known]) - 1)
+    # The attribute grew over time: a kernel takes only the part it knows.
+    size = 24 if known >= 6 else 16 if known >= 4 else 8
+    ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attribute[:size], size, 0)
+    if ruleset < 0:
+        notes.append(f"Landlock made no ruleset: {_last_error()}")
+        return 0
+    try:
+        for directory in directories:
+            _allow_below(ruleset, directory, rights)
+        if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
+            notes.append(f"Landlock did not take hold: {_last_error()}")
+            return 0
+    finally:
+        os.close(ruleset)
+    return int(abi)
+
+
+def _allow_below(ruleset: int, directory: Path, rights: int) -> None:
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("<Qi", (_BELOW_DIRECTORY | _TRUNCATE) & rights, fd)
+        if _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0) != 0:
+            raise Refused("sandbox.landlock", f"no rule for {directory}: {_last_error()}")
+    finally:
+        os.close(fd)
+
+
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
+
+
+# --- seccomp --------------------------------------------------------------------------------------------------
+
+
+def _seccomp(calls: Sequence[str], notes: list[str]) -> Seccomp:
+    """Load the filter; a call that is not on the list fails with EPERM, one that only an intruder makes kills."""
+    if pyseccomp is None:
+        notes.append("libseccomp is not installed (apt-get install libseccomp2)")
+        return Seccomp.OFF
+    try:
+        table = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
+        for name in (*_RUNNING, *_TALKING, *calls):
+            table.add_rule(pyseccomp.ALLOW, name)
+        for name in _NEVER:
+            table.add_rule(pyseccomp.KILL_PROCESS, name)
+        # Threads, but no processes. The flags of clone3 lie in memory where a filter cannot see them: it is said
+        # to be absent, and the C library takes clone instead.
+        table.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+        table.add_rule(
+            pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD)
+        )
+        table.load()
+    except (OSError, ValueError) as error:
+        notes.append(f"seccomp did not take hold: {error}")
+        return Seccomp.OFF
+    return Seccomp.FILTER

@@ -1,0 +1,104 @@
+"""What a process and the one that started it say to each other, over an inherited SEQPACKET socket pair.
+
+Upwards: `Progress` (a line for the account of the boot), `Ready` (once, with what the sandbox got), `Failed`
+(the reason, before the end). Downwards: `Pair` (the descriptor that comes with it is this process's end of a
+channel to another) and `Stop`. The end of the channel means that the other process is gone.
+"""
+
+import enum
+from typing import Annotated
+
+from endocarp.wire.codec import (
+    U8,
+    U32,
+    Items,
+    Nested,
+    OneOf,
+    Struct,
+    Text,
+    measured,
+    u8,
+    u16,
+)
+
+MAX_MESSAGE = 16 << 10
+"""The size in octets that no control message exceeds."""
+
+
+class Note(Struct):
+    """One remark of a sandbox on what it lacks."""
+
+    text: Annotated[str, Text(u16, limit=256)]
+
+
+class SandboxReport(Struct):
+    """What a process got of its sandbox; memory: 0 ordinary, 1 locked, 2 secret (see `shell.memory`)."""
+
+    uid: U32
+    no_new_privileges: U8
+    not_dumpable: U8
+    landlock_abi: U8
+    seccomp: U8
+    memory: U8
+    note_count: U8 = measured()
+    notes: Annotated[tuple[Note, ...], Items(Note, "note_count", limit=16)] = ()
+
+
+class Progress(Struct):
+    """A step that was taken, as a line for people."""
+
+    text: Annotated[str, Text(u16)]
+
+
+class Ready(Struct):
+    """The process serves. `pin` is there only from a vault that has just made its partition."""
+
+    sandbox: Annotated[SandboxReport, Nested(SandboxReport)]
+    pin: Annotated[str, Text(u8, limit=64)] = ""
+
+
+class Failed(Struct):
+    """The process gives up: the rule, the reason and what to do, as `endocarp.errors` has them."""
+
+    rule: Annotated[str, Text(u16)]
+    reason: Annotated[str, Text(u16)]
+    hint: Annotated[str, Text(u16)] = ""
+
+
+class Pair(Struct):
+    """The descriptor that comes with this message is one end of the channel between front and this partition."""
+
+    partition: U32
+
+
+class Stop(Struct):
+    """Finish what is under way, then exit."""
+
+
+class Kind(enum.IntEnum):
+    """What a control message is."""
+
+    PROGRESS = 1
+    READY = 2
+    FAILED = 3
+    PAIR = 4
+    STOP = 5
+
+
+class ControlMessage(Struct):
+    """One message of the control channel."""
+
+    kind: Annotated[Kind, u8] = measured()
+    body: Annotated[
+        Progress | Ready | Failed | Pair | Stop,
+        OneOf(
+            "kind",
+            {
+                Kind.PROGRESS: Progress,
+                Kind.READY: Ready,
+                Kind.FAILED: Failed,
+                Kind.PAIR: Pair,
+                Kind.STOP: Stop,
+            },
+        ),
+    ] = Stop()

@@ -235,7 +235,7 @@ class Evidence:
                 Claim.EAT_PROFILE: EVIDENCE_PROFILE,
                 Claim.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
                 Claim.CHAINS: {suite: _chain_to_cbor(chain) for suite, chain in self.chains.items()},
-                Claim.QUOTES: {**self.quotes},
+                Claim.QUOTES: _plain(self.quotes),
                 Claim.FW_INFO: self.fw_info,
                 Claim.PCR_LOG: self.pcr_log,
                 Claim.STASH_LOG: [[one.fw_id, one.name, one.digest, one.svn] for one in self.stash_log],
@@ -344,6 +344,10 @@ def _octets_by_suite(where: str, value: object, limit: int) -> Mapping[Suite, by
     }
 
 
+def _plain(by_suite: Mapping[Suite, bytes]) -> dict[Suite, bytes]:
+    return dict(by_suite)
+
+
 def _chain_to_cbor(chain: Chain) -> list[bytes]:
     return [chain.idevid, chain.ldevid, chain.fmc_alias, chain.rt_alias, chain.dpe_leaf]
 
@@ -359,7 +363,7 @@ def _chain_from_cbor(value: object) -> Chain:
 
 
 def _partition_to_cbor(partition: PartitionEvidence) -> list[object]:
-    return [partition.report, {**partition.certificates}]
+    return [partition.report, _plain(partition.certificates)]
 
 
 def _partition_from_cbor(value: object) -> PartitionEvidence:

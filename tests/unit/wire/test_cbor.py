@@ -44,7 +44,7 @@ def test_other_forms_are_refused(octets: str, what: str) -> None:
 
 
 def test_depth_is_bounded() -> None:
-    nested: list[Any] = []
+    nested: list[Any] = [0]
     for _ in range(cbor.DEPTH - 1):
         nested = [nested]
     assert cbor.decode("x", cbor.encode(nested), limit=100) == nested

@@ -9,6 +9,7 @@ import enum
 from typing import Annotated
 
 from endocarp.wire.codec import U8, U16, U32, Bytes, Const, Items, Nested, Octets, Struct, u8, u16, u32
+from endocarp.wire.suites import Suite
 
 MARKER = 0x54484643
 VERSION = 1
@@ -38,12 +39,18 @@ class CertificatePair(Struct):
     ecc: Annotated[bytes, Bytes(u32, limit=4096)] = b""
     mldsa: Annotated[bytes, Bytes(u32, limit=12288)] = b""
 
+    def __getitem__(self, suite: Suite) -> bytes:
+        return self.mldsa if suite is Suite.ML_DSA_87 else self.ecc
+
 
 class PublicKeyPair(Struct):
     """One owner of keys in both suites: an uncompressed P-384 point and an ML-DSA-87 public key."""
 
     ecc: Annotated[bytes, Octets(97)]
     mldsa: Annotated[bytes, Octets(2592)]
+
+    def __getitem__(self, suite: Suite) -> bytes:
+        return self.mldsa if suite is Suite.ML_DSA_87 else self.ecc
 
 
 class Handoff(Struct):

@@ -19,6 +19,7 @@ from endocarp.wire.codec import (
     U32,
     Array,
     Bytes,
+    Nested,
     Octets,
     Reserved,
     Struct,
@@ -95,6 +96,7 @@ class MailboxError(enum.IntEnum):
     RUNTIME_PL1_USED_DPE_CONTEXT_THRESHOLD_REACHED = 0x000E0038
     RUNTIME_AUTH_AND_STASH_UNSUPPORTED_IMAGE_SOURCE = 0x000E004E
     RUNTIME_CMD_RESERVED_PAUSER = 0x000E004F
+    RUNTIME_IMAGE_METADATA_NOT_FOUND = 0x000E0061
     RUNTIME_STASH_MEASUREMENT_RESERVED_FW_ID = 0x000E00B0
 
 
@@ -343,6 +345,37 @@ class PcrLogEntry(Struct):
     reserved: Annotated[None, Reserved(2)] = None
     pcr_mask: U32 = 0
     data: Annotated[bytes, Octets(48)] = bytes(48)
+
+
+class FuseOwnerInfo(Struct):
+    """The fuses that speak of the owner and of rollback, 11 octets."""
+
+    owner_hash_in_fuses: U8
+    anti_rollback_disable: U8
+    ecc_revocation: U8
+    lms_revocation: U32
+    mldsa_revocation: U8
+    fw_fuse_svn: U8
+    soc_manifest_fuse_svn: U8
+    soc_manifest_max_svn: U8
+
+
+class FuseVendorInfo(Struct):
+    """The fuses and the header fields that speak of the vendor, 6 octets (7 from ROM 2.1.3 on)."""
+
+    pqc_key_type: U8
+    lifecycle: U8
+    debug_locked: U8
+    cold_boot_svn: U8
+    vendor_ecc_index: U8
+    vendor_pqc_index: U8
+
+
+class DeviceStatus(Struct):
+    """What ROM 2.1.0 to 2.1.2 extends PCR 0 and 1 by first, 17 octets."""
+
+    owner: Annotated[FuseOwnerInfo, Nested(FuseOwnerInfo)]
+    vendor: Annotated[FuseVendorInfo, Nested(FuseVendorInfo)]
 
 
 class QuotePcrsEcc384Reply(Struct):

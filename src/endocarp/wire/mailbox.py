@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.wire.codec import (
+    U8,
     U32,
     Array,
     Bytes,

@@ -85,9 +85,7 @@ class PublicKey:
     @classmethod
     def from_spki(cls, octets: bytes) -> "PublicKey":
         """Read a SubjectPublicKeyInfo, DER; DecodeError where it holds no key of a known suite."""
-        outer = der.Reader(octets, "PublicKey.spki")
-        info = outer.sequence()
-        outer.end()
+        info = der.Reader.of_sequence(octets, "PublicKey.spki")
         algorithm, raw = info.element(), info.bit_string()
         info.end()
         for suite, known in _ALGORITHMS.items():
@@ -322,9 +320,7 @@ def _rsa_public(suite: Suite, raw: bytes) -> rsa.RSAPublicKey:
 
 
 def _rsa_numbers(raw: bytes) -> tuple[int, int]:
-    outer = der.Reader(raw, "PublicKey.raw")
-    key = outer.sequence()
-    outer.end()
+    key = der.Reader.of_sequence(raw, "PublicKey.raw")
     modulus, exponent = key.integer(), key.integer()
     key.end()
     return modulus, exponent

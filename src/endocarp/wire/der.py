@@ -124,6 +124,14 @@ class Reader:
         self._at = 0
         self._where = where
 
+    @classmethod
+    def of_sequence(cls, data: bytes, where: str) -> Self:
+        """Read data that is one SEQUENCE and nothing else; return a reader of its elements."""
+        outer = cls(data, where)
+        inside = outer.sequence()
+        outer.end()
+        return inside
+
     def __bool__(self) -> bool:
         return self._at < len(self._data)
 

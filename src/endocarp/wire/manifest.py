@@ -90,8 +90,8 @@ class AuthManifestImageMetadataCollection(Struct):
     ] = ()
 
 
-class EntryCount(Struct):
-    """The number that a collection begins with, read by itself because it is checked before what it counts."""
+class _EntryCount(Struct):
+    """The number that a collection begins with."""
 
     entry_count: U32
 
@@ -115,6 +115,10 @@ class AuthorizationManifest:
     def encode(self) -> bytes:
         """Return the octets of the manifest."""
         return self.preamble.encode() + self.collection + self.surplus
+
+    def entry_count(self) -> int:
+        """Return how many entries the collection claims to have; DecodeError where it does not say."""
+        return _EntryCount.decode_from(self.collection)[0].entry_count
 
     def images(self) -> tuple[AuthManifestImageMetadata, ...]:
         """Return the counted entries, in their order; DecodeError where they are not all there, or too many."""

@@ -76,13 +76,19 @@ class Secret:
         return self
 
     def _take(self, size: int) -> None:
-        self._view = _memory.allocate(size)
+        region = _memory.allocate(size)
+        # What callers see is a view of its own that dies with the secret: octets of a forgotten secret, taken too
+        # late, are a ValueError and not zeros or another secret's content.
+        self._view = region[:]
         # A finalizer, not __del__, so that secrets that are still alive when the interpreter ends are wiped too.
-        self._release = weakref.finalize(self, _give_back, _memory, self._view)
+        self._release = weakref.finalize(self, _give_back, _memory, region, self._view)
 
     @property
     def view(self) -> memoryview:
-        """The octets, writable; UsageError after `close`."""
+        """The octets, writable; UsageError after `close`.
+
+        The view ends with the secret: keep the secret in a variable, or a `with`, while the view is in use.
+        """
         if not self._release.alive:
             raise UsageError("this secret was closed", "keep it open as long as it is in use")
         return self._view
@@ -116,6 +122,7 @@ class Secret:
         raise UsageError("a secret is not copied or pickled", "hand over the secret itself")
 
 
-def _give_back(memory: Memory, view: memoryview) -> None:
-    wipe(view)
-    memory.release(view)
+def _give_back(memory: Memory, region: memoryview, view: memoryview) -> None:
+    wipe(region)
+    view.release()
+    memory.release(region)

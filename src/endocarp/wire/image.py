@@ -118,6 +118,9 @@ class ImageSignatures(Struct):
         return self.pqc_sig[-ML_DSA_PADDING:]
 
 
+NO_SIGNATURES = ImageSignatures.from_raw(bytes(2 * _ECC_SIZE), bytes(_PQC_SIGNATURE_SIZE - ML_DSA_PADDING))
+
+
 class ImageEccKeyDescriptor(Struct):
     """The vendor's ECC keys: SHA-384 of each, taken over its octets on the wire."""
 

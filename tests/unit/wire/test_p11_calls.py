@@ -1,0 +1,138 @@
+import contextlib
+import random
+import struct
+from typing import Any
+
+import pytest
+
+from endocarp.errors import DecodeError
+from endocarp.wire import p11_calls
+from endocarp.wire.cryptoki import CKA, CKM, CKR
+from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Version
+from endocarp.wire.p11_calls import (
+    Call,
+    decode_number,
+    decode_reply,
+    decode_request,
+    encode_failure,
+    encode_reply,
+    encode_request,
+)
+
+# A value of each type, as it stands in a signature.
+VALUES: dict[str, Any] = {
+    "y": 1,
+    "u": 0x1122334455667788,
+    "v": Version(2, 40),
+    "s": b"text".ljust(32),
+    "z": b"text",
+    "ay": b"octets",
+    "au": (1, 2, 3),
+    "fy": 256,
+    "fu": 8,
+    "aA": [Attribute(CKA.LABEL, b"web"), Attribute(CKA.TOKEN, 1)],
+    "fA": [AttributeRoom(CKA.LABEL, 0)],
+    "M": Mechanism(CKM.ECDSA),
+    "P": 0,
+}
+
+
+def example(signature: str) -> list[Any]:
+    values: list[Any] = []
+    while signature:
+        name = next(
+            name for name in ("ay", "au", "fy", "fu", "aA", "fA", *VALUES) if signature.startswith(name)
+        )
+        values.append(VALUES[name])
+        signature = signature[len(name) :]
+    return values
+
+
+def plain(values: Any) -> list[Any]:
+    return [list(value) if isinstance(value, list | tuple) else value for value in values]
+
+
+@pytest.mark.parametrize("dialect", [0, 1, 2])
+@pytest.mark.parametrize("call", Call)
+def test_every_call_survives_a_round_trip(call: Call, dialect: int) -> None:
+    request = encode_request(call, example(call.request), dialect)
+    assert decode_number(request) == call
+    assert plain(decode_request(call, request, dialect)) == plain(example(call.request))
+    reply = encode_reply(call, example(call.reply), dialect)
+    decoded = decode_reply(call, reply, dialect)
+    assert not isinstance(decoded, int)
+    assert plain(decoded) == plain(example(call.reply))
+
+
+def test_numbers_run_from_1_to_89_without_a_hole() -> None:
+    assert list(Call) == list(range(1, 90))
+
+
+def test_a_call_for_a_signature_is_the_octets_that_p11_kit_sends() -> None:
+    octets = (
+        struct.pack(">II", 43, 5) + b"uayfy" + struct.pack(">QBI", 7, 1, 2) + b"ab" + struct.pack(">I", 64)
+    )
+    assert encode_request(Call.C_Sign, (7, b"ab", 64), 0) == octets
+    assert decode_request(Call.C_Sign, octets, 0) == [7, b"ab", 64]
+
+
+def test_a_failure_is_a_reply_with_number_0() -> None:
+    octets = encode_failure(CKR.PIN_INCORRECT, 0)
+    assert octets == struct.pack(">II", 0, 1) + b"u" + struct.pack(">Q", 0xA0)
+    assert decode_reply(Call.C_Login, octets, 0) == CKR.PIN_INCORRECT
+
+
+def test_a_body_too_short_for_a_number_is_refused() -> None:
+    with pytest.raises(DecodeError, match="cut short"):
+        decode_number(b"\0\0\0\x01\0\0\0")
+
+
+def test_a_reply_of_another_call_is_refused() -> None:
+    with pytest.raises(DecodeError, match="signature"):
+        decode_reply(Call.C_Login, encode_reply(Call.C_Logout, (), 0), 0)
+
+
+@pytest.mark.parametrize("signature", [b"uayf", b"uayfyu", b"UAYFY", b"", b"uayay"])
+def test_a_signature_other_than_the_calls_is_refused(signature: bytes) -> None:
+    octets = struct.pack(">II", 43, len(signature)) + signature + bytes(64)
+    with pytest.raises(DecodeError, match="signature"):
+        decode_request(Call.C_Sign, octets, 0)
+
+
+def test_a_signature_that_says_it_is_longer_than_the_body_is_refused() -> None:
+    with pytest.raises(DecodeError, match="signature"):
+        decode_request(Call.C_Sign, struct.pack(">II", 43, 0xFFFFFFFF) + b"uayfy", 0)
+
+
+@pytest.mark.parametrize("dialect", [0, 1, 2])
+@pytest.mark.parametrize("call", Call)
+def test_every_cut_of_a_request_is_refused(call: Call, dialect: int) -> None:
+    request = encode_request(call, example(call.request), dialect)
+    for size in range(len(request)):
+        with pytest.raises(DecodeError):
+            decode_request(call, request[:size], dialect)
+    with pytest.raises(DecodeError, match="left over"):
+        decode_request(call, request + b"\0", dialect)
+
+
+def test_random_octets_raise_nothing_but_decode_errors() -> None:
+    chance = random.Random(11)
+    calls = list(Call)
+    for _ in range(40_000):
+        call = chance.choice(calls)
+        head = p11_calls._REQUESTS[call].head
+        body = head + chance.randbytes(chance.choice((0, 4, 9, 16, 40, 80)))
+        with contextlib.suppress(DecodeError):
+            decode_request(call, body, chance.randrange(3))
+
+
+def test_spoilt_requests_raise_nothing_but_decode_errors() -> None:
+    chance = random.Random(12)
+    requests = [(call, encode_request(call, example(call.request), 2)) for call in Call]
+    for _ in range(40_000):
+        call, request = chance.choice(requests)
+        spoilt = bytearray(request)
+        for _ in range(chance.randrange(1, 4)):
+            spoilt[chance.randrange(len(spoilt))] = chance.choice((0, 1, 0x40, 0x7F, 0x80, 0xFF))
+        with contextlib.suppress(DecodeError):
+            decode_request(call, bytes(spoilt), chance.randrange(3))

@@ -1,0 +1,68 @@
+"""What the maker does once: certify the IDevID of a new device under the maker's root."""
+
+import dataclasses
+
+from endocarp.crypto import certs
+from endocarp.crypto.certs import Name
+from endocarp.rot import kv
+from endocarp.rot.dice import (
+    IDEVID,
+    SUITES,
+    Authority,
+    KeyPair,
+    Places,
+    certify,
+    derive_keys,
+    idevid_cdi,
+    idevid_key_id,
+    unique_device_secret,
+)
+from endocarp.rot.fuses import Device
+from endocarp.rot.kv import KeyVault
+from endocarp.rot.profile import Profile
+from endocarp.wire.handoff import CertificatePair
+from endocarp.wire.suites import Suite
+
+IDEV_PLACES = Places(kv.IDEV_ECC, kv.IDEV_MLDSA)
+
+
+def root_authority(name: str, keys: KeyPair) -> Authority:
+    """Return the maker's root as an authority; `name` is its common name."""
+    return Authority(
+        keys,
+        {suite: Name(name) for suite in SUITES},
+        {suite: certs.key_id(keys[suite].public) for suite in SUITES},
+    )
+
+
+def root_certificates(name: str, keys: KeyPair) -> CertificatePair:
+    """Return the root's own certificates, which relying parties take as anchors, DER."""
+    return CertificatePair(
+        ecc=certs.self_signed_ca(Name(name), keys[Suite.P384]),
+        mldsa=certs.self_signed_ca(Name(name), keys[Suite.ML_DSA_87]),
+    )
+
+
+def idevid_keys(device: Device) -> KeyPair:
+    """Return the IDevID keys of a device, outside of any boot: only its maker does this."""
+    vault = KeyVault(memoryview(bytearray(kv.SIZE)))
+    try:
+        with unique_device_secret(device) as uds, idevid_cdi(uds) as cdi:
+            return derive_keys(vault, cdi, IDEVID, IDEV_PLACES)
+    finally:
+        vault.erase_all()
+
+
+def provision(device: Device, root: Authority, profile: Profile) -> Device:
+    """Return the device with IDevID certificates by this root."""
+    keys = idevid_keys(device)
+    public = {suite: keys[suite].public for suite in SUITES}
+    pair = certify(
+        IDEVID,
+        public,
+        root,
+        ueid=device.fuses.ueid,
+        profile=profile,
+        key_ids={suite: idevid_key_id(public[suite], device.fuses) for suite in SUITES},
+    )
+    return dataclasses.replace(device, idevid_ecc_certificate=pair.ecc, idevid_mldsa_certificate=pair.mldsa)

@@ -7,6 +7,7 @@ What cannot be promised from Python: octets that came in as `bytes` have a copy 
 what the crypto library makes of a secret while it works (a parsed key, an expanded key) lives in its own heap.
 """
 
+import ctypes
 import weakref
 from types import TracebackType
 from typing import NoReturn, Protocol, Self
@@ -32,7 +33,7 @@ class _Heap:
         return memoryview(bytearray(size))
 
     def release(self, view: memoryview) -> None:
-        view.release()
+        pass  # the garbage collector takes it
 
 
 _memory: Memory = _Heap()
@@ -51,6 +52,24 @@ def keep_in(memory: Memory) -> None:
     _memory = memory
 
 
+_CLOSED = memoryview(bytearray())
+
+
+def _lend(size: int) -> memoryview:
+    region = _memory.allocate(size or 1)
+    # Every view of this array, and every slice of such a view, keeps the array alive. So the memory cannot be lent
+    # to another secret while somebody still looks at it; and a finalizer, unlike __del__, also runs for what is
+    # left when the interpreter ends.
+    array = (ctypes.c_ubyte * len(region)).from_buffer(region)
+    weakref.finalize(array, _give_back, _memory, region)
+    return memoryview(array).cast("B")[:size]
+
+
+def _give_back(memory: Memory, region: memoryview) -> None:
+    wipe(region)
+    memory.release(region)
+
+
 def wipe(view: memoryview | bytearray) -> None:
     """Overwrite every octet with zero, in place."""
     view[:] = bytes(len(view))
@@ -62,40 +81,33 @@ class Secret:
     Equality takes constant time. There is no representation of the content, no hash, no copying, no pickling.
     """
 
-    __slots__ = ("__weakref__", "_release", "_view")
+    __slots__ = ("_view",)
 
     def __init__(self, octets: Buffer) -> None:
-        self._take(len(octets))
+        self._view = _lend(len(octets))
         self._view[:] = octets
 
     @classmethod
     def empty(cls, size: int) -> Self:
         """Return a secret of `size` zero octets, to be filled through `view`."""
         self = cls.__new__(cls)
-        self._take(size)
+        self._view = _lend(size)
         return self
-
-    def _take(self, size: int) -> None:
-        region = _memory.allocate(size)
-        # What callers see is a view of its own that dies with the secret: octets of a forgotten secret, taken too
-        # late, are a ValueError and not zeros or another secret's content.
-        self._view = region[:]
-        # A finalizer, not __del__, so that secrets that are still alive when the interpreter ends are wiped too.
-        self._release = weakref.finalize(self, _give_back, _memory, region, self._view)
 
     @property
     def view(self) -> memoryview:
         """The octets, writable; UsageError after `close`.
 
-        The view ends with the secret: keep the secret in a variable, or a `with`, while the view is in use.
+        A view keeps its memory: it stays good when the secret is forgotten, and shows zeros when it is closed.
         """
-        if not self._release.alive:
+        if self._view is _CLOSED:
             raise UsageError("this secret was closed", "keep it open as long as it is in use")
         return self._view
 
     def close(self) -> None:
-        """Wipe the octets and give the memory back; to do it again does no harm."""
-        self._release()
+        """Wipe the octets; the memory goes back as soon as nobody looks at it. To close again does no harm."""
+        wipe(self._view)
+        self._view = _CLOSED
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +132,3 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise UsageError("a secret is not copied or pickled", "hand over the secret itself")
-
-
-def _give_back(memory: Memory, region: memoryview, view: memoryview) -> None:
-    wipe(region)
-    view.release()
-    memory.release(region)

@@ -5,7 +5,7 @@ wipe) and so does the generator of scalars, which is made of it; everything else
 the memory of the secret. Keyed contexts of the library (`Gcm`) hold the key in the library's own heap.
 """
 
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hmac
@@ -57,19 +57,31 @@ def _octets(part: Part) -> Buffer:
     return part.view if isinstance(part, Secret) else part
 
 
-def kdf_sha512(key: Secret, label: bytes, context: bytes | None = None, *, kind: type[S] = Secret) -> S:  # type: ignore[assignment]
+@overload
+def kdf_sha512(key: Secret, label: bytes, context: bytes | None = None) -> Secret: ...
+@overload
+def kdf_sha512(key: Secret, label: bytes, context: bytes | None = None, *, kind: type[S]) -> S: ...
+def kdf_sha512(
+    key: Secret, label: bytes, context: bytes | None = None, *, kind: type[Secret] = Secret
+) -> Secret:
     """Return 64 octets: Caliptra's KDF with HMAC-SHA-512, as a secret of this kind."""
     return _kdf(_SHA512, key, label, context, kind)
 
 
-def kdf_sha384(key: Secret, label: bytes, context: bytes | None = None, *, kind: type[S] = Secret) -> S:  # type: ignore[assignment]
+@overload
+def kdf_sha384(key: Secret, label: bytes, context: bytes | None = None) -> Secret: ...
+@overload
+def kdf_sha384(key: Secret, label: bytes, context: bytes | None = None, *, kind: type[S]) -> S: ...
+def kdf_sha384(
+    key: Secret, label: bytes, context: bytes | None = None, *, kind: type[Secret] = Secret
+) -> Secret:
     """Return 48 octets: Caliptra's KDF with HMAC-SHA-384, as a secret of this kind."""
     return _kdf(_SHA384, key, label, context, kind)
 
 
 def _kdf(
-    algorithm: hashes.HashAlgorithm, key: Secret, label: bytes, context: bytes | None, kind: type[S]
-) -> S:
+    algorithm: hashes.HashAlgorithm, key: Secret, label: bytes, context: bytes | None, kind: type[Secret]
+) -> Secret:
     # SP 800-108, 4.1 as Caliptra's drivers do it: one block, counter first, no length behind; the separator of a
     # zero octet stands only where a context is given, an empty one included.
     fixed = label if context is None else label + b"\x00" + context
@@ -131,7 +143,11 @@ def mldsa_seed(kdf_output: Secret) -> Secret:
     return out
 
 
-def doe_decrypt(key: Secret, iv: bytes, ciphertext: bytes, *, kind: type[S] = Secret) -> S:  # type: ignore[assignment]
+@overload
+def doe_decrypt(key: Secret, iv: bytes, ciphertext: bytes) -> Secret: ...
+@overload
+def doe_decrypt(key: Secret, iv: bytes, ciphertext: bytes, *, kind: type[S]) -> S: ...
+def doe_decrypt(key: Secret, iv: bytes, ciphertext: bytes, *, kind: type[Secret] = Secret) -> Secret:
     """Return what the deobfuscation engine makes of fuses: AES-256-CBC without padding.
 
     `key` has 32 octets, `iv` 16, `ciphertext` a multiple of 16; UsageError otherwise.

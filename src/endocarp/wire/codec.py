@@ -87,7 +87,7 @@ from endocarp.wire.steps import (
 __all__ = [
     "I32", "NO_CONTEXT", "U8", "U16", "U24", "U32", "U64", "Array", "Bits", "Bytes", "Const", "Context", "Data",
     "Form", "Int", "Items", "Nested", "Octets", "OneOf", "OpenIntEnum", "Padded", "Reserved", "Since", "Struct",
-    "Text", "Words", "i32", "measured", "u8", "u16", "u24", "u32", "u64",
+    "Text", "Words", "forms_of", "i32", "measured", "u8", "u16", "u24", "u32", "u64",
 ]  # fmt: skip
 
 
@@ -146,11 +146,17 @@ class Struct:
 # --- planning -------------------------------------------------------------------------------------------------
 
 
+def forms_of(cls: type[Struct]) -> dict[str, tuple[Any, Form]]:
+    """Return the type and the form of each field, in the order of the wire."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = [field.name for field in dataclasses.fields(cast("Any", cls))]
+    return {name: _form(f"{cls.__name__}.{name}", hints[name]) for name in names}
+
+
 def _plan(cls: type[Struct]) -> tuple[Step, ...]:
     """Turn the annotations of a class into its steps."""
-    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cast("Any", cls))}
-    forms = {name: _form(f"{cls.__name__}.{name}", hints[name]) for name in fields}
+    forms = forms_of(cls)
     planner = _Planner(cls.__name__, cls.BYTE_ORDER, _measures(cls.__name__, forms))
     for name, (base, form) in forms.items():
         planner.add(name, base, form, fields[name].default)

@@ -32,6 +32,7 @@ from endocarp.wire.codec import (
     Struct,
     Text,
     Words,
+    forms_of,
     i32,
     measured,
     u8,
@@ -440,6 +441,17 @@ def test_fields_before_and_after_a_variable_one_are_joined_on_either_side() -> N
     message = Message(9, data=b"xy")
     assert message.encode() == b"\x09\x34\x12\x02xy\x21\x03\0\0\0"
     assert Message.decode(message.encode()) == message
+
+
+def test_forms_of_tells_type_and_form_of_each_field() -> None:
+    class Message(Struct):
+        SPEC: ClassVar[str] = "none"
+        x: U8
+        numbers: Annotated[tuple[int, ...], Array(u16, 2)]
+
+    assert list(forms_of(Message)) == ["x", "numbers"]
+    assert forms_of(Message)["x"] == (int, u8)
+    assert Message.decode(b"\1\2\0\3\0") == Message(1, (2, 3))
 
 
 def test_decoding_and_encoding_need_no_context_unless_a_size_is_negotiated() -> None:

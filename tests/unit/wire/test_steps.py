@@ -18,6 +18,7 @@ from endocarp.wire.codec import (
     Items,
     Nested,
     Octets,
+    OneOf,
     OpenIntEnum,
     Padded,
     Reserved,
@@ -393,6 +394,23 @@ def test_the_limits_of_nested_lists_hold_at_each_level() -> None:
         Table.decode(b"\x01\x03abc")
     with pytest.raises(DecodeError, match=r"Table.rows: 3 items, at most 2"):
         Table.decode(b"\x03\x00\x00\x00")
+
+
+def test_an_earlier_field_chooses_the_struct() -> None:
+    class Small(Struct):
+        x: U8
+
+    class Large(Struct):
+        x: U32
+
+    class Message(Struct):
+        kind: Annotated[Kind, u8] = measured()
+        body: Annotated[Small | Large, OneOf("kind", {Kind.B: Large, 7: Small})] = Small(0)
+
+    assert Message(Large(5)).encode() == b"\x02\x05\0\0\0"
+    assert Message.decode(b"\x02\x05\0\0\0") == Message(Large(5))
+    with pytest.raises(DecodeError, match=r"Message.body: no choice for kind = 0x1"):
+        Message.decode(b"\x01\x05")
 
 
 # --- versions and padding ---------------------------------------------------------------------------------------

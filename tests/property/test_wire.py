@@ -1,0 +1,86 @@
+"""Every wire structure and every decoder, whichever there are: nothing is listed here, so nothing is forgotten."""
+
+from random import Random
+
+import pytest
+from fuzz.__main__ import main
+from fuzz.decoders import Decoder, families, modules, public, structs
+from fuzz.values import Sizes, make
+
+from endocarp.errors import DecodeError
+from endocarp.wire.codec import Struct
+
+ROUNDS = 40
+INPUTS = 100_000
+FAMILIES = families()
+
+
+@pytest.mark.parametrize("struct", structs(), ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
+def test_a_struct_survives_the_wire(struct: type[Struct]) -> None:
+    random = Random(struct.__qualname__)
+    for _ in range(ROUNDS):
+        sizes = Sizes(random)
+        value = make(struct, random, sizes)
+        octets = value.encode(sizes)
+        assert struct.decode(octets, sizes) == value
+        assert struct.decode(bytearray(octets), sizes).encode(sizes) == octets
+        assert struct.SIZE in (None, len(octets))
+
+
+@pytest.mark.parametrize("struct", structs(), ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
+def test_a_struct_refuses_every_beginning_of_its_octets_or_takes_it_as_it_is(struct: type[Struct]) -> None:
+    sizes = Sizes(Random(0))
+    octets = make(struct, Random(struct.__qualname__), sizes).encode(sizes)
+    for size in range(min(len(octets), 200)):
+        try:
+            value = struct.decode(octets[:size], sizes)
+        except DecodeError:
+            continue
+        assert struct.SIZE is None
+        assert value.encode(sizes) == octets[:size]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_octets_at_random_raise_nothing_but_decode_errors(family: str) -> None:
+    random = Random(family)
+    decoders = FAMILIES[family]
+    rounds = INPUTS // len(FAMILIES) // len(decoders) + 1
+    for decoder in decoders:
+        for _ in range(rounds):
+            decoder.attack(random)
+
+
+def test_the_random_inputs_are_a_hundred_thousand_at_least() -> None:
+    assert (
+        sum(INPUTS // len(FAMILIES) // len(each) * len(each) + len(each) for each in FAMILIES.values())
+        >= INPUTS
+    )
+
+
+def test_no_decoder_is_left_out() -> None:
+    attacked = {decoder.name.partition(" ")[0].rstrip(",") for each in FAMILIES.values() for decoder in each}
+    offered = {name for module in modules() for name, _ in public(module)}
+    assert offered <= attacked | {"open_request"}
+
+
+def test_an_attack_tells_which_octets_brought_a_fault_about() -> None:
+    def careless(octets: bytes) -> object:
+        raise IndexError
+
+    with pytest.raises(IndexError) as caught:
+        Decoder("careless", careless).attack(Random(0))
+    assert caught.value.__notes__[0].startswith("careless was given ")
+
+
+def test_a_struct_that_no_random_value_can_keep_is_told() -> None:
+    class Impossible(Struct):
+        def check(self) -> None:
+            raise DecodeError("Impossible", "never")
+
+    with pytest.raises(ValueError, match="no random Impossible keeps its own rules"):
+        make(Impossible, Random(0))
+
+
+def test_a_family_can_be_fuzzed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["der", "--seconds", "0.05", "--plain"]) == 0
+    assert "nothing but DecodeError" in capsys.readouterr().out

@@ -121,3 +121,14 @@ def read_sealed(fd: int) -> bytes:
     if size > MAX_IMAGE:
         raise Refused("image.size", f"the image has {size} octets, at most {MAX_IMAGE}")
     return os.pread(fd, size, 0)
+
+
+def load(path: Path) -> bytes:
+    """Read an image from disk. Raises Refused `image.missing` where it is not there, `image.size` where too large."""
+    try:
+        octets = path.read_bytes()
+    except OSError as error:
+        raise Refused("image.missing", f"{path}: {error.strerror}", "start once with --rebuild") from None
+    if len(octets) > MAX_IMAGE:
+        raise Refused("image.size", f"{path} has {len(octets)} octets, at most {MAX_IMAGE}")
+    return octets

@@ -56,7 +56,7 @@ class Channel:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code
         try:
-            self.send(Failed(rule, str(error)[:1000], error.advice()))
+            self.send(Failed(rule, getattr(error, "reason", str(error))[:1000], error.advice()))
         except OSError:
             return
 
@@ -104,6 +104,11 @@ def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]
         os.set_inheritable(fd, True)
     words = [sys.executable, "-I", f"/proc/self/fd/{image}", "--image", str(image), *told, *arguments]
     os.execve(sys.executable, words, _LANGUAGE)  # noqa: S606
+
+
+def told(words: Sequence[str]) -> dict[str, str]:
+    """Return what a process was told on its command line by the one that started it: `--NAME VALUE` pairs."""
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
 
 
 def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:

@@ -34,6 +34,15 @@ class State:
         return self.root / "device.json"
 
     @property
+    def model(self) -> Path:
+        """The name of the model root that vouches for the device."""
+        return self.root / "model"
+
+    def idevid_certificate(self, suite: str) -> Path:
+        """The certificate of the device's identity, by the authority that provisioned it, DER."""
+        return self.root / f"idevid-{suite}.der"
+
+    @property
     def images(self) -> Path:
         """The images that run, as they were built and signed."""
         return self.root / "images"

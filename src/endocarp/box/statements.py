@@ -1,0 +1,57 @@
+"""What this server may claim about itself, and how far each claim holds on an ordinary kernel.
+
+The first table is what software can only model; the second is made from what the processes really got. Both go
+into the evidence as they are, and the verifier shows them with its verdict.
+"""
+
+from collections.abc import Mapping
+
+from endocarp.wire.control import SandboxReport
+from endocarp.wire.evidence import Statement, Status
+
+MODELLED: tuple[Statement, ...] = (
+    Statement("root of trust", "silicon", Status.MODELLED, "fuses, ROM and key vault are files and processes of this machine"),
+    Statement("rom", "mask ROM", Status.MODELLED, "the ROM's own digest is the word of the ROM"),
+    Statement("pcr signing", "hardware key slot", Status.MODELLED, "only the runtime's own code keeps the FMC alias key to quotes"),
+    Statement("box and command line", "measured launch", Status.REPORTED, "they run before the root of trust; box hands over its own image"),
+    Statement("stash log", "order and names", Status.REPORTED, "box's word; PCR 31 and the DPE leaf must agree with it"),
+    Statement("interpreter and libraries", "inventory", Status.REPORTED, "hashed by box after the start, refused by nobody"),
+    Statement("signing keys", "offline ceremony", Status.ABSENT, "development keys in the configuration directory"),
+    Statement("processes", "separate users", Status.ABSENT, "one user runs them all"),
+    Statement("parsed keys", "wiping", Status.ABSENT, "a key that the crypto library has parsed lives in its ordinary heap"),
+    Statement("sealed store", "rollback of the whole directory", Status.ABSENT, "an older copy of the whole state opens as well"),
+)  # fmt: skip
+
+_MEMORY = {
+    2: (Status.ENFORCED, "memfd_secret: out of reach of other processes, root included"),
+    1: (Status.ENFORCED, "locked and left out of core dumps; root can read it"),
+    0: (Status.ABSENT, "ordinary memory: the limit of locked memory is too low"),
+}
+_FILTER = 2
+
+
+def statements(sandboxes: Mapping[str, SandboxReport]) -> tuple[Statement, ...]:
+    """Return every claim, given what each process got of its sandbox, by the name of the process."""
+    found = [
+        Statement("images", "sealed memory and SoC manifest", Status.ENFORCED, "hashed and authorized by rot before they run; what was measured cannot change"),
+    ]  # fmt: skip
+    for name, report in sandboxes.items():
+        found += _of_process(name, report)
+    return (*found, *MODELLED)
+
+
+def _of_process(name: str, report: SandboxReport) -> list[Statement]:
+    notes = "; ".join(note.text for note in report.notes)
+    memory, how = _MEMORY[min(report.memory, 2)]
+    return [
+        _held(name, "no new privileges", "PR_SET_NO_NEW_PRIVS", notes, holds=bool(report.no_new_privileges)),
+        _held(name, "not dumpable", "no ptrace by the same user", notes, holds=bool(report.not_dumpable)),
+        _held(name, "Landlock", f"ABI {report.landlock_abi}", notes, holds=report.landlock_abi > 0),
+        _held(name, "seccomp", "system calls by an allow-list", notes, holds=report.seccomp == _FILTER),
+        Statement(name, "secret memory", memory, how),
+    ]
+
+
+def _held(subject: str, mechanism: str, detail: str, notes: str, *, holds: bool) -> Statement:
+    status = Status.ENFORCED if holds else Status.ABSENT
+    return Statement(subject, mechanism, status, detail if holds else notes or "not to be had here")

@@ -1,0 +1,74 @@
+"""The account of a boot, as people see it: coloured on a terminal, plain lines elsewhere."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from endocarp.box.plan import PARTITIONS
+from endocarp.shell.config import State
+
+_CLIENT_MODULES = ("/usr/lib/*/pkcs11/p11-kit-client.so", "/usr/lib*/pkcs11/p11-kit-client.so")
+
+
+class Account:
+    """Prints steps as they come, each with the time since the start."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._start = time.monotonic()
+
+    def step(self, text: str) -> None:
+        """Tell one step: `who: what`."""
+        who, _, what = text.partition(": ")
+        elapsed = f"{time.monotonic() - self._start:6.2f} s  "
+        self.console.print(Text.assemble((elapsed, "dim"), (f"{who:<9}", "bold green"), what))
+
+    def note(self, text: str) -> None:
+        """Say something that is no step."""
+        self.console.print(Text(text))
+
+    def serving(self, state: State, options: str, pin: str) -> None:
+        """Tell that the server serves, with everything to paste into a second terminal.
+
+        `options` is what commands need beyond their name to find this server, empty where nothing.
+        """
+        self.step("up: the server serves; stop it with Ctrl-C")
+        self.note("")
+        self.note("In a second terminal:")
+        self.note("")
+        for line in paste_lines(state, options):
+            self.note(f"    {line}")
+        if pin:
+            self.note("")
+            self.note("The PIN of partition 0, shown this once:")
+            self.note(f"PIN: {pin}")
+        self.note("")
+
+
+def paste_lines(state: State, options: str) -> list[str]:
+    """Return the shell lines that reach this server from another terminal."""
+    tools = Path(sys.argv[0]).absolute().parent
+    address = f"unix:path={state.p11_kit_socket(PARTITIONS[0])}"
+    module = client_module() or "…/p11-kit-client.so   # not here: apt-get install p11-kit-modules"
+    return [
+        f"export PATH={shlex.quote(str(tools))}:$PATH",
+        f"export P11_KIT_SERVER_ADDRESS={shlex.quote(address)}",
+        f"M={module}",
+        "pkcs11-tool --module $M -L -O",
+        "pkcs11-tool --module $M --login --keypairgen --key-type EC:prime256v1 --label web",
+        f"endocarp status{options}",
+        f"endocarp evidence{options} > evidence.cbor",
+        f"endocarp verify{options} evidence.cbor",
+    ]
+
+
+def client_module() -> Path | None:
+    """Return where p11-kit's client module lies, None where it is not installed."""
+    for pattern in _CLIENT_MODULES:
+        for path in sorted(Path("/").glob(pattern.removeprefix("/"))):
+            return path
+    return None

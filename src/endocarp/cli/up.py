@@ -1,0 +1,77 @@
+"""`endocarp up`: starts the server in the foreground, with a live account of the boot."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from endocarp.cli import options
+from endocarp.cli.account import Account
+from endocarp.errors import Refused, UsageError
+from endocarp.shell import config as directories
+from endocarp.shell.archive import load, seal
+from endocarp.shell.channel import Child, start
+from endocarp.wire.control import Failed, Progress, Ready, Stop
+
+
+def up(
+    state: options.State = None,
+    config: options.Config = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build and sign the images again from the installed code.")
+    ] = False,
+    require_sandbox: Annotated[
+        bool,
+        typer.Option("--require-sandbox", help="Refuse to start where a part of the sandbox is missing."),
+    ] = False,
+) -> None:
+    """Start the server in the foreground. The first start makes a device, signs its images and makes partition 0."""
+    server = directories.state(state)
+    account = Account()
+    flags = options.repeat(state=state, config=config)
+    if not server.device.exists():
+        _workshop("manufacture", flags)
+    if rebuild or not server.images.exists():
+        _workshop("build", flags)
+    image = seal(load(server.archive("box")), "box")
+    wanted = ["--require-sandbox", "yes"] if require_sandbox else []
+    child = start("box", image, ["--state", str(server.root), *wanted])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: child.channel.send(Stop()))
+    _follow(child, account, server, flags)
+
+
+def _workshop(command: str, flags: str) -> None:
+    """Run a command of the workshop as a process of its own: it holds signing keys, and ends before the server starts.
+
+    It tells what it does itself; where it fails, its exit code becomes ours.
+    """
+    words = [sys.executable, "-I", "-m", "endocarp.cli.main", "rot", command, *shlex.split(flags)]
+    done = subprocess.run(words, check=False)
+    if done.returncode != 0:
+        raise typer.Exit(done.returncode)
+
+
+def _follow(child: Child, account: Account, server: directories.State, flags: str) -> None:
+    """Show what the box tells until it ends. Raises Refused where it failed."""
+    failed: Failed | None = None
+    while (received := child.channel.receive()) is not None:
+        match received[0].body:
+            case Progress(text):
+                account.step(text)
+            case Ready(pin=pin):
+                account.serving(server, flags, pin)
+            case Failed():
+                failed = received[0].body
+            case _:
+                pass
+    code = child.process.wait()
+    if failed is not None and failed.rule == UsageError.code:
+        raise UsageError(failed.reason, failed.hint)
+    if failed is not None:
+        raise Refused(failed.rule, failed.reason, failed.hint)
+    if code != 0:
+        raise Refused("process.box", f"the box died (exit code {code})", "start it again")

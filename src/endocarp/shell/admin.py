@@ -1,0 +1,109 @@
+"""The admin socket: answers how the box stands, and collects evidence. Both ends of it."""
+
+import socket
+import time
+from pathlib import Path
+from typing import Protocol
+
+from endocarp.errors import DecodeError, DeviceError, EndocarpError, Refused
+from endocarp.shell.serve import in_thread, listen
+from endocarp.wire.admin import (
+    MAX_FRAME,
+    AdminReply,
+    AdminRequest,
+    Evidence,
+    Failure,
+    FrameHeader,
+    GetEvidence,
+    GetStatus,
+    Status,
+)
+
+_HEADER_SIZE = 4
+_PATIENCE = 30.0
+"""Seconds that one question may take from its first to its last octet, and its answer to be taken."""
+
+
+class Box(Protocol):
+    """Who knows the answers."""
+
+    def status(self, now: float) -> Status:
+        """Return how the box stands; `now` is the clock of `time.monotonic`."""
+
+    def evidence(self, nonce: bytes) -> bytes:
+        """Collect evidence over a nonce of 32 octets."""
+
+
+def serve_admin(listener: socket.socket, box: Box) -> None:
+    """Answer on the admin socket from now on, in threads of its own."""
+    in_thread(
+        "admin", lambda: listen(listener, "admin", lambda connection: _serve(connection, box), limit=16)
+    )
+
+
+def _serve(connection: socket.socket, box: Box) -> None:
+    connection.settimeout(_PATIENCE)
+    while (message := receive_frame(connection)) is not None:
+        send_frame(connection, AdminReply(body=_answer(message, box)).encode())
+
+
+def _answer(message: bytes, box: Box) -> Status | Evidence | Failure:
+    try:
+        match AdminRequest.decode(message).body:
+            case GetStatus():
+                return box.status(time.monotonic())
+            case GetEvidence(nonce):
+                return Evidence(box.evidence(nonce))
+    except Refused as refused:
+        return Failure(refused.rule, refused.reason, refused.advice())
+    except EndocarpError as error:
+        return Failure(error.code, str(error), error.advice())
+    except OSError:
+        return Failure("process.rot", "the root of trust is being reset", "try again in a moment")
+
+
+def receive_frame(connection: socket.socket) -> bytes | None:
+    """Return one message, or None where the other side has closed between two of them.
+
+    Raises DecodeError where a frame is too long or cut short.
+    """
+    header = _receive(connection, _HEADER_SIZE)
+    if not header:
+        return None
+    length = FrameHeader.decode(header).length
+    if length > MAX_FRAME:
+        raise DecodeError("FrameHeader.length", f"{length} octets, at most {MAX_FRAME}")
+    message = _receive(connection, length)
+    if len(message) != length:
+        raise DecodeError("FrameHeader.length", f"{len(message)} of {length} octets")
+    return message
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    """Return `size` octets, fewer only where the stream ends before."""
+    found = bytearray()
+    while len(found) < size and (piece := connection.recv(size - len(found))):
+        found += piece
+    return bytes(found)
+
+
+def send_frame(connection: socket.socket, message: bytes) -> None:
+    """Send one message."""
+    connection.sendall(FrameHeader(len(message)).encode() + message)
+
+
+def ask(path: Path, request: GetStatus | GetEvidence) -> Status | Evidence:
+    """Ask the box whose admin socket lies at `path`.
+
+    Raises OSError where nobody listens, Refused where the box could not answer, DeviceError where it says nothing.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        send_frame(connection, AdminRequest(body=request).encode())
+        message = receive_frame(connection)
+    if message is None:
+        raise DeviceError(0, "the box closed the connection without an answer")
+    body = AdminReply.decode(message).body
+    if isinstance(body, Failure):
+        raise Refused(body.rule, body.reason, body.hint)
+    return body

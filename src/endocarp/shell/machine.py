@@ -1,0 +1,91 @@
+"""What stays the same while a box runs, whatever dies: the directory, the sealed images, the listening sockets."""
+
+import contextlib
+import fcntl
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from endocarp.box.plan import PARTITIONS
+from endocarp.errors import UsageError
+from endocarp.shell.archive import load, seal
+from endocarp.shell.config import State, make_private, unwritable
+from endocarp.shell.sockets import listen_at
+
+PROCESS_IMAGES = ("rom", "front", "vault")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A state directory, taken into possession.
+
+    `images` are descriptors of sealed memory, by name; `doors` the listening sockets of the front, by the names
+    `native-N` and `p11-kit-N`.
+    """
+
+    state: State
+    model: str
+    images: dict[str, int]
+    firmware: bytes
+    manifest: bytes
+    idevid: tuple[bytes, bytes]
+    mailbox: socket.socket
+    admin: socket.socket
+    doors: dict[str, socket.socket]
+
+
+@contextlib.contextmanager
+def machine(state: State, own_image: int) -> Iterator[Machine]:
+    """Take possession of a state directory and load what lies in it; `own_image` is the image of the box itself.
+
+    Raises UsageError where another box runs on it or a socket cannot be made, Refused where an image is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(state))
+        sockets = {name: stack.enter_context(listener) for name, listener in _listeners(state).items()}
+        stack.callback(_remove, list(sockets.values()))
+        yield Machine(
+            state,
+            load(state.model).decode().strip(),
+            {"box": own_image} | {name: seal(load(state.archive(name)), name) for name in PROCESS_IMAGES},
+            load(state.bundle),
+            load(state.manifest),
+            (load(state.idevid_certificate("ecc384")), load(state.idevid_certificate("mldsa87"))),
+            sockets.pop("mailbox"),
+            sockets.pop("admin"),
+            sockets,
+        )
+
+
+def _locked(state: State) -> TextIO:
+    try:
+        lock = state.lock.open("w")
+    except OSError as error:
+        raise unwritable(state.lock, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        hint = "stop it first, or choose another directory with --state"
+        raise UsageError(f"a server already runs on {state.root}", hint) from None
+    return lock
+
+
+def _listeners(state: State) -> dict[str, socket.socket]:
+    """Make the partition directories and listen on every socket of the server."""
+    listeners = {
+        "mailbox": listen_at(state.mailbox_socket, socket.SOCK_STREAM),
+        "admin": listen_at(state.admin_socket, socket.SOCK_STREAM),
+    }
+    for partition in PARTITIONS:
+        make_private(state.store(partition))
+        listeners[f"native-{partition}"] = listen_at(state.native_socket(partition), socket.SOCK_SEQPACKET)
+        listeners[f"p11-kit-{partition}"] = listen_at(state.p11_kit_socket(partition), socket.SOCK_STREAM)
+    return listeners
+
+
+def _remove(listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        Path(listener.getsockname()).unlink(missing_ok=True)

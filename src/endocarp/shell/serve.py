@@ -1,0 +1,162 @@
+"""The one loop that drives every core: a blocking socket, a thread, a lock.
+
+A core decides; this loop moves octets, waits, runs jobs while no lock is held, and carries out what a core asks
+for. An error of our own ends one conversation and is told on stderr; it never reaches another one.
+"""
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol, assert_never
+
+from endocarp.client import Line
+from endocarp.core import Ask, Close, Core, Event, HandOver, Job
+from endocarp.errors import EndocarpError
+
+MAX_CONNECTIONS = 4096
+"""How many conversations one listener holds at once; the next caller waits in the kernel's queue."""
+
+
+class Working(Core, Protocol):
+    """A core that gives heavy work away and takes its result back."""
+
+    def finish(self, result: object) -> list[Event]:
+        """Take the result of a job, or the EndocarpError that it raised."""
+
+
+class Asking(Core, Protocol):
+    """A core that needs the answer of the process behind it."""
+
+    def resume(self, reply: bytes) -> list[Event]:
+        """Take the answer to an Ask."""
+
+
+class Conversation:
+    """One conversation: a core at one end of a line.
+
+    `lock` is what the core's decisions are made under; `ask` carries a question to the process behind; `hand_over`
+    passes the descriptor of this line on.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        core: Core,
+        lock: "contextlib.AbstractContextManager[object] | None" = None,
+        ask: Callable[[bytes], bytes] | None = None,
+        hand_over: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.line = line
+        self.core = core
+        self.lock = lock or contextlib.nullcontext()
+        self.ask = ask
+        self.hand_over = hand_over
+
+    def run(self) -> None:
+        """Talk until one side ends it."""
+        while True:
+            data = self.line.receive(self._patience())
+            now = time.monotonic()
+            with self.lock:
+                events = self.core.expire(now) if data is None else self.core.receive(data, now)
+            if not self._carry_out(events) or data == b"":
+                return
+
+    def _patience(self) -> float | None:
+        due = self.core.due()
+        return None if due is None else max(due - time.monotonic(), 0.0)
+
+    def _carry_out(self, events: list[Event]) -> bool:
+        """Carry out events in their order, those included that follow from them; False ends the conversation."""
+        waiting = deque(events)
+        while waiting:
+            event = waiting.popleft()
+            match event:
+                case Job():
+                    waiting.extend(self._work(event))
+                case Ask():
+                    waiting.extend(self._inquire(event))
+                case HandOver():
+                    if self.hand_over is not None:
+                        self.hand_over(event.message)
+                case Close():
+                    self._send()
+                    return False
+                case _:
+                    assert_never(event)
+        self._send()
+        return True
+
+    def _work(self, job: Job) -> list[Event]:
+        delay = job.after - time.monotonic() if job.after else 0.0
+        if delay > 0:
+            time.sleep(delay)
+        try:
+            result = job.run()
+        except EndocarpError as error:
+            result = error
+        with self.lock:
+            return self.core.finish(result)  # type: ignore[attr-defined,no-any-return]
+
+    def _inquire(self, question: Ask) -> list[Event]:
+        assert self.ask is not None
+        reply = self.ask(question.request)
+        with self.lock:
+            return self.core.resume(reply)  # type: ignore[attr-defined,no-any-return]
+
+    def _send(self) -> None:
+        for message in self.core.outgoing():
+            self.line.send(message)
+
+
+def in_thread(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Run `work` in a thread of its own that does not keep the process alive."""
+    thread = threading.Thread(target=_guarded, args=(name, work), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _guarded(name: str, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except OSError:
+        return  # the other side is gone
+    except Exception:  # noqa: BLE001 - the one place: a fault of ours ends this conversation and no other
+        print(f"{name}: {traceback.format_exc(limit=-4)}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def listen(
+    listener: socket.socket, name: str, serve: Callable[[socket.socket], None], limit: int = MAX_CONNECTIONS
+) -> None:
+    """Accept callers for ever, each served in a thread of its own and closed afterwards."""
+    places = threading.BoundedSemaphore(limit)
+    while True:
+        places.acquire()
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            places.release()
+            if error.errno in _WORN_OUT:
+                time.sleep(0.05)
+                continue
+            raise
+        in_thread(name, lambda connection=connection: _serve_one(connection, serve, places))  # type: ignore[misc]
+
+
+_WORN_OUT: Iterable[int] = frozenset({23, 24, 12, 103})
+"""Too many files (in the system, in this process), no memory, a caller that left: wait and go on."""
+
+
+def _serve_one(
+    connection: socket.socket, serve: Callable[[socket.socket], None], places: threading.BoundedSemaphore
+) -> None:
+    try:
+        with connection:
+            serve(connection)
+    finally:
+        places.release()

@@ -6,9 +6,12 @@ later stage, as in Caliptra.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from endocarp.crypto.secret import Secret, wipe
 from endocarp.errors import Refused, UsageError
+
+S = TypeVar("S", bound=Secret)
 
 SLOT_COUNT = 24
 SLOT_SIZE = 64
@@ -80,15 +83,15 @@ class KeyVault:
         self.erase(key)
         self._slot(key)[: key.size] = secret.view
 
-    def take(self, key: Key) -> Secret:
-        """Return a copy of what the slot of `key` holds, for the caller to close.
+    def take(self, key: Key, kind: type[S] = Secret) -> S:  # type: ignore[assignment]
+        """Return a copy of what the slot of `key` holds, as a secret of this kind, for the caller to close.
 
         Raises Refused `kv.empty` where it holds nothing.
         """
         slot = self._slot(key)
         if not any(slot):
             raise Refused("kv.empty", f"the key vault holds no {key.name}", "reset the server")
-        return Secret(slot[: key.size])
+        return kind(slot[: key.size])
 
     def erase(self, key: Key) -> None:
         """Wipe the slot of `key`."""

@@ -7,7 +7,7 @@ version 0.13.
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast, get_args
 
 from endocarp.errors import DecodeError, DeviceError
 from endocarp.wire.codec import U16, U32, Bytes, Const, Octets, Struct, u32
@@ -135,6 +135,11 @@ class CertifyKeyP384Reply(Struct):
         """The uncompressed point, 97 octets."""
         return b"\x04" + self.derived_pubkey_x + self.derived_pubkey_y
 
+    @classmethod
+    def of(cls, handle: bytes, public_key: bytes, cert: bytes) -> Self:
+        """Return the reply about an uncompressed point."""
+        return cls(handle, public_key[1:49], public_key[49:], cert)
+
 
 class CertifyKeyP384(Request[CertifyKeyP384Reply], code=Code.CERTIFY_KEY):
     """Derive the key of a context and label, and certify it; `format` is a `Format`."""
@@ -178,6 +183,11 @@ class SignP384Reply(Struct):
     def signature(self) -> bytes:
         """r‖s, 96 octets."""
         return self.sig_r + self.sig_s
+
+    @classmethod
+    def of(cls, handle: bytes, signature: bytes) -> Self:
+        """Return the reply with r‖s."""
+        return cls(handle, signature[:48], signature[48:])
 
 
 class SignP384(Request[SignP384Reply], code=Code.SIGN):
@@ -228,10 +238,25 @@ class GetCertificateChainReply(Struct):
                 f"{self.certificate_size} octets, at most {MAX_CHUNK_SIZE}",
             )
 
+    @classmethod
+    def of(cls, piece: bytes) -> Self:
+        """Return the reply with a piece of at most 2,048 octets."""
+        return cls(len(piece), piece.ljust(MAX_CHUNK_SIZE, b"\0"))
+
     @property
     def piece(self) -> bytes:
         """The octets of the chain."""
         return self.buffer[: self.certificate_size]
+
+
+class TciNodeData(Struct):
+    """What one context adds to the measurement hash, 108 octets."""
+
+    tci_type: U32
+    tci_cumulative: Annotated[bytes, Octets(48)]
+    tci_current: Annotated[bytes, Octets(48)]
+    locality: U32
+    svn: U32
 
 
 class GetCertificateChain(Request[GetCertificateChainReply], code=Code.GET_CERTIFICATE_CHAIN):
@@ -241,7 +266,7 @@ class GetCertificateChain(Request[GetCertificateChainReply], code=Code.GET_CERTI
     size: U32
 
 
-COMMANDS: dict[Profile, dict[Code, type[Request[Any]]]] = {
+COMMANDS: dict[Profile, dict[int, type[Request[Any]]]] = {
     Profile.P384_SHA384: {
         Code.GET_PROFILE: GetProfile,
         Code.CERTIFY_KEY: CertifyKeyP384,

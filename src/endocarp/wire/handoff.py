@@ -56,8 +56,8 @@ class PublicKeyPair(Struct):
 class Handoff(Struct):
     """What one stage leaves for the next.
 
-    `ueid` is the type octet and the manufacturer's serial. `lifecycle` and the `soc_manifest_…` fields repeat
-    fuses that later stages need. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the
+    `ueid` is the type octet and the manufacturer's serial. `lifecycle`, `svn_checked` and the
+    `soc_manifest_…` fields repeat what later stages need of the fuses. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the
     flags says that `pl0_pauser` is valid. `not_before` and `not_after` date the alias certificates
     (`YYYYMMDDHHMMSSZ`). `vendor_keys` and `owner_keys` are the active keys of the firmware image, which also sign
     the SoC manifest.
@@ -69,8 +69,8 @@ class Handoff(Struct):
     writer: Annotated[Writer, u8]
     lifecycle: U8
     debug_locked: U8
-    anti_rollback_disable: U8
-    soc_manifest_fuse_svn: U16
+    svn_checked: U8
+    soc_manifest_min_svn: U16
     soc_manifest_max_svn: U16
     ueid: Annotated[bytes, Octets(17)]
     fw_svn: U32

@@ -179,7 +179,7 @@ class Device:
         """Read what `to_json` wrote; DecodeError, which names the entry, where anything is missing, wrong or new."""
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DecodeError("Device", "not JSON") from None
         entries = _entries(
             "Device", value, {"form", "fuses"} | {each.name for each in dataclasses.fields(cls)}

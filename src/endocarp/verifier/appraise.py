@@ -1,0 +1,169 @@
+"""The appraisal of evidence, from octets to verdict.
+
+    verdict = appraise(octets, {"MODEL endocarp": anchor}, references, nonce, now)
+    verdict.accepted, verdict.failures, verdict.sections
+
+Nothing stops at the first fault: whatever can still be looked at is, so that the verdict names everything that is
+wrong. What cannot be looked at stays unreached, and then nothing is accepted.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from endocarp.crypto.certs import key_id
+from endocarp.crypto.digest import equal, sha384
+from endocarp.errors import DecodeError
+from endocarp.verifier.chain import Anchor, Trusted, ueid_of, verify_chains
+from endocarp.verifier.measurement import Log, verify_info, verify_log, verify_quotes, verify_tcb
+from endocarp.verifier.policy import Facts, Policy, References, default_policy
+from endocarp.verifier.report import verify_reports
+from endocarp.verifier.rules import IMAGES, SUITE_NAMES
+from endocarp.verifier.signatures import verify_signatures
+from endocarp.verifier.statements import statements
+from endocarp.verifier.verdict import Ledger, Verdict
+from endocarp.wire.cose import SignedMessage
+from endocarp.wire.evidence import EVIDENCE_TYPE, LABEL_PREFIX, SUITES, Evidence, PartitionReport
+from endocarp.wire.mailbox import FwInfoReply, PcrLogId
+from endocarp.wire.manifest import FirmwareId
+from endocarp.wire.suites import Suite
+
+
+def appraise(
+    evidence: bytes,
+    anchors: Mapping[str, Anchor],
+    references: References,
+    nonce: bytes | None,
+    now: float,
+    policy: Policy | None = None,
+) -> Verdict:
+    """Judge the evidence of one server.
+
+    `anchors` are roots by the name that the relying party gave them, `nonce` is the challenge that is outstanding
+    (None where there is none: then nothing is accepted), `now` is Unix time in seconds.
+    """
+    ledger = Ledger()
+    ledger.context |= {"references": references.model, "anchors given": ", ".join(sorted(anchors))}
+    message = _read_message(ledger, evidence)
+    payload = None if message is None else _read_payload(ledger, message)
+    if message is not None and payload is not None:
+        facts = _appraise(ledger, message, payload, anchors, nonce, now)
+        for rule in default_policy(references) if policy is None else policy:
+            for finding in rule.judge(facts):
+                ledger.note(finding)
+    return ledger.verdict()
+
+
+def _read_message(ledger: Ledger, octets: bytes) -> SignedMessage | None:
+    try:
+        message = SignedMessage.decode(octets)
+    except DecodeError as error:
+        ledger.fail("envelope.decode", str(error))
+        return None
+    ledger.check("envelope.decode", good=True, held=f"{len(octets)} octets", failed="")
+    ledger.check(
+        "envelope.content_type",
+        good=message.content_type == EVIDENCE_TYPE,
+        held=EVIDENCE_TYPE,
+        failed=message.content_type,
+    )
+    return message
+
+
+def _read_payload(ledger: Ledger, message: SignedMessage) -> Evidence | None:
+    try:
+        payload = Evidence.decode(message.payload)
+    except DecodeError as error:
+        ledger.fail("envelope.payload", str(error))
+        return None
+    ledger.check("envelope.payload", good=True, held=f"{len(message.payload)} octets", failed="")
+    return payload
+
+
+def _appraise(
+    ledger: Ledger,
+    message: SignedMessage,
+    evidence: Evidence,
+    anchors: Mapping[str, Anchor],
+    nonce: bytes | None,
+    now: float,
+) -> Facts:
+    _check_challenge(ledger, evidence, nonce)
+    trusted = verify_chains(ledger, evidence.chains, anchors, now)
+    _check_envelope(ledger, message, evidence, trusted)
+    quotes = verify_quotes(ledger, evidence, trusted)
+    log = verify_log(ledger, evidence, quotes)
+    svns = verify_tcb(ledger, trusted, log, quotes, evidence.stash_log)
+    info = verify_info(ledger, evidence, log)
+    reports = verify_reports(ledger, evidence, trusted, now)
+    ledger.context["anchor"] = ", ".join(sorted({one.name for one in trusted.anchors.values()}))
+    ledger.say(statements(evidence, trusted, reports))
+    return _facts(evidence, log, info, svns, reports)
+
+
+def _check_challenge(ledger: Ledger, evidence: Evidence, nonce: bytes | None) -> None:
+    ledger.context["nonce"] = evidence.nonce.hex()
+    ledger.check(
+        "nonce.challenge",
+        good=nonce is not None and equal(nonce, evidence.nonce),
+        held=evidence.nonce.hex(),
+        failed="no challenge is outstanding, so this may be old"
+        if nonce is None
+        else f"the evidence answers {evidence.nonce.hex()}, the challenge was {nonce.hex()}",
+        reference="the challenge of this relying party",
+    )
+
+
+def _check_envelope(ledger: Ledger, message: SignedMessage, evidence: Evidence, trusted: Trusted) -> None:
+    leaves = {suite: leaf for suite in SUITES if (leaf := trusted.find(suite, "dpe_leaf")) is not None}
+    verify_signatures(ledger, "envelope", message, leaves)
+    label = sha384(LABEL_PREFIX, evidence.nonce)
+    for suite, leaf in leaves.items():
+        found = ueid_of(leaf)
+        ledger.check(
+            f"envelope.label.{SUITE_NAMES[suite]}",
+            good=found == label,
+            held=label.hex(),
+            failed=f"the leaf has the label {found.hex() or 'of no key'}, {label.hex()} expected",
+        )
+    rt_alias = trusted.find(Suite.P384, "rt_alias")
+    if rt_alias is not None:
+        expected = key_id(rt_alias.public)
+        ledger.check(
+            "envelope.rt_alias",
+            good=evidence.rt_alias_key_id == expected,
+            held=expected.hex(),
+            failed=f"it names {evidence.rt_alias_key_id.hex()}, its chain has {expected.hex()}",
+        )
+
+
+_LOGGED = {
+    "vendor_keys": PcrLogId.VENDOR_PUB_KEY_INFO_HASH,
+    "owner_keys": PcrLogId.OWNER_PUB_KEY_HASH,
+    "fmc": PcrLogId.FMC_TCI,
+    "runtime": PcrLogId.RT_TCI,
+}
+_STASHED = {FirmwareId[image.upper()]: image for image in IMAGES}
+
+
+def _facts(
+    evidence: Evidence,
+    log: Log,
+    info: FwInfoReply | None,
+    svns: Mapping[str, int],
+    reports: Sequence[PartitionReport],
+) -> Facts:
+    digests: dict[str, list[bytes]] = {
+        name: [log.digests[entry]] for name, entry in _LOGGED.items() if entry in log.digests
+    }
+    if info is not None:
+        digests |= {"rom": [info.rom_sha256_digest], "manifest": [info.authman_sha384_digest]}
+    for one in evidence.stash_log:
+        if one.fw_id in _STASHED:
+            digests.setdefault(_STASHED[FirmwareId(one.fw_id)], []).append(one.digest)
+    return Facts(
+        digests=digests,
+        unknown=[one.name for one in evidence.stash_log if one.fw_id not in _STASHED],
+        svns=svns,
+        status=log.status,
+        info=info,
+        partitions=[report.partition_id for report in reports],
+    )

@@ -1,0 +1,362 @@
+"""Certificate chains: from an anchor that the relying party gave, link by link, to the key that signed.
+
+The chains of a root of trust are straight and short, so no path is searched: each certificate has its place, and at
+each link everything is checked that can be, whether or not something above it has failed. Dates are compared as
+text; a device has no clock, so Caliptra's run from 2023 to 9999.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from endocarp.crypto.certs import Certificate, KeyUsage, key_id
+from endocarp.crypto.digest import sha256
+from endocarp.errors import DecodeError
+from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, UEID, read_ueid
+from endocarp.verifier.rules import SUITE_NAMES
+from endocarp.verifier.verdict import Ledger
+from endocarp.wire import pem
+from endocarp.wire.evidence import CHAIN_ORDER, SUITES, Chain
+from endocarp.wire.suites import Suite
+
+MODEL = "MODEL"
+"""What the name of a root says under which no silicon stands."""
+
+# Extensions that this module, or the one that reads measurements, looks at: only these may be critical.
+_UNDERSTOOD = frozenset({"2.5.29.14", "2.5.29.15", "2.5.29.19", "2.5.29.35", "2.5.29.37"}) | {
+    TCB_INFO,
+    MULTI_TCB_INFO,
+    UEID,
+}
+
+_SUITE_TITLES = {Suite.P384: "Ecc384", Suite.ML_DSA_87: "MlDsa87"}
+DPE_LEAF = "DPE Leaf"
+_CALIPTRA = "Caliptra 2.1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a certificate must be at its place in the chain.
+
+    `below` is how many authorities stand under it, or None where it may not be one. `title` ends its common name
+    where that follows Caliptra's rule; the other names are given when a link is checked.
+    """
+
+    below: int | None
+    usages: frozenset[KeyUsage]
+    title: str = ""
+
+
+_SIGNS, _CERTIFIES = KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN
+
+PLACES: Mapping[str, Place] = {
+    "idevid": Place(3, frozenset({_CERTIFIES}), title="IDevID"),
+    "ldevid": Place(2, frozenset({_CERTIFIES}), title="LDevID"),
+    "fmc_alias": Place(1, frozenset({_CERTIFIES}), title="FMC Alias"),
+    "rt_alias": Place(0, frozenset({_CERTIFIES, _SIGNS}), title="Rt Alias"),
+    "dpe_leaf": Place(None, frozenset({_SIGNS})),
+    "partition": Place(None, frozenset({_SIGNS})),
+}
+"""What each certificate must be, by its name in the identifiers of rules."""
+
+_AUTHORITIES_BELOW_ANCHOR = 4
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A root that the relying party trusts, under the name that it gave: one certificate a suite."""
+
+    name: str
+    certificates: Mapping[Suite, Certificate]
+
+    @classmethod
+    def from_pem(cls, name: str, text: str) -> "Anchor":
+        """Read an anchor file: two certificates, P-384 and ML-DSA-87, in any order. Raises DecodeError."""
+        found = [Certificate.parse(octets) for octets in pem.decode(pem.CERTIFICATE, text)]
+        certificates = {certificate.public.suite: certificate for certificate in found}
+        if set(certificates) != set(SUITES) or len(found) != len(SUITES):
+            raise DecodeError(f"anchor {name}", "takes one certificate in P-384 and one in ML-DSA-87")
+        return cls(name, certificates)
+
+    def to_pem(self) -> str:
+        """Return the anchor file."""
+        return "".join(pem.encode(pem.CERTIFICATE, self.certificates[suite].der) for suite in SUITES)
+
+    @property
+    def model(self) -> str:
+        """The common name of a model root, or nothing where no certificate says that it is one."""
+        names = (certificate.common_name for certificate in self.certificates.values())
+        return next((name for name in names if MODEL in name.upper()), "")
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What the chains came to: the certificates that could be read, by suite and place, and the anchor of each."""
+
+    certificates: Mapping[Suite, Mapping[str, Certificate]]
+    anchors: Mapping[Suite, Anchor]
+
+    def find(self, suite: Suite, place: str) -> Certificate | None:
+        """Return the certificate at this place, or None where it could not be read."""
+        return self.certificates.get(suite, {}).get(place)
+
+
+def stamp(now: float) -> str:
+    """Return a moment, in seconds of Unix time, as certificates write it: YYYYMMDDHHMMSSZ."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%SZ")
+
+
+def verify_chains(
+    ledger: Ledger, chains: Mapping[Suite, Chain], anchors: Mapping[str, Anchor], now: float
+) -> Trusted:
+    """Check both chains down to the DPE leaf, against the anchors by the names that they were given under."""
+    certificates: dict[Suite, Mapping[str, Certificate]] = {}
+    found: dict[Suite, Anchor] = {}
+    for suite in SUITES:
+        present = suite in chains
+        ledger.check(
+            f"chain.present.{SUITE_NAMES[suite]}",
+            good=present,
+            held=f"{len(CHAIN_ORDER)} certificates",
+            failed="the evidence has no chain in this suite; both are needed",
+        )
+        if present:
+            certificates[suite] = _read_chain(ledger, suite, chains[suite])
+            anchor = _verify_chain(ledger, suite, certificates[suite], anchors, now)
+            if anchor is not None:
+                found[suite] = anchor
+    _check_anchor(ledger, found)
+    _check_device(ledger, certificates)
+    return Trusted(certificates, found)
+
+
+def _read_chain(ledger: Ledger, suite: Suite, chain: Chain) -> Mapping[str, Certificate]:
+    read = {}
+    for place in CHAIN_ORDER:
+        certificate = read_certificate(ledger, suite, place, getattr(chain, place))
+        if certificate is not None:
+            read[place] = certificate
+    return read
+
+
+def read_certificate(
+    ledger: Ledger, suite: Suite, place: str, octets: bytes, *, subject: str = ""
+) -> Certificate | None:
+    """Read one certificate, and note whether that was possible and whether it is of its suite."""
+    rule = f"chain.decode.{place}.{SUITE_NAMES[suite]}"
+    try:
+        certificate = Certificate.parse(octets)
+        # Read what the other rules look at, so that what is malformed there shows here.
+        _ = (certificate.key_id, certificate.authority_key_id, certificate.is_authority)
+        _ = (certificate.key_usage, certificate.common_name, certificate.serial_number)
+    except DecodeError as error:
+        ledger.fail(rule, str(error), subject=subject)
+        return None
+    ledger.check(rule, good=True, held=f"{certificate.common_name}", failed="", subject=subject)
+    ledger.check(
+        f"chain.suite.{place}.{SUITE_NAMES[suite]}",
+        good=certificate.public.suite is suite and certificate.suite is suite,
+        held=f"{suite.name} key, {suite.name} signature",
+        failed=f"a {certificate.public.suite.name} key under a {certificate.suite.name} signature",
+        subject=subject,
+    )
+    return certificate
+
+
+def _verify_chain(
+    ledger: Ledger,
+    suite: Suite,
+    certificates: Mapping[str, Certificate],
+    anchors: Mapping[str, Anchor],
+    now: float,
+) -> Anchor | None:
+    first = certificates.get(CHAIN_ORDER[0])
+    anchor = None if first is None else _find_anchor(ledger, suite, first, anchors, now)
+    parent = None if anchor is None else anchor.certificates[suite]
+    for place in CHAIN_ORDER:
+        certificate = certificates.get(place)
+        if certificate is not None:
+            verify_link(ledger, suite, place, certificate, parent, now, name=DPE_LEAF)
+        parent = certificate
+    return anchor
+
+
+def _find_anchor(
+    ledger: Ledger, suite: Suite, first: Certificate, anchors: Mapping[str, Anchor], now: float
+) -> Anchor | None:
+    rule = f"anchor.signature.{SUITE_NAMES[suite]}"
+    for anchor in anchors.values():
+        root = anchor.certificates[suite]
+        if first.signed_by(root.public):
+            ledger.check(rule, good=True, held=f"by {root.common_name}", failed="", reference=anchor.name)
+            _check_root(ledger, suite, root, now)
+            return anchor
+    known = ", ".join(sorted(anchors)) or "none"
+    ledger.fail(rule, f"no anchor that was given has signed the IDevID certificate; given: {known}")
+    return None
+
+
+def _check_root(ledger: Ledger, suite: Suite, root: Certificate, now: float) -> None:
+    name, moment = SUITE_NAMES[suite], stamp(now)
+    ledger.check(
+        f"anchor.validity.{name}",
+        good=root.not_before <= moment <= root.not_after,
+        held=f"{root.not_before} to {root.not_after}",
+        failed=f"{root.not_before} to {root.not_after}, now is {moment}",
+    )
+    length = root.path_length
+    ledger.check(
+        f"anchor.constraints.{name}",
+        good=root.is_authority and (length is None or length >= _AUTHORITIES_BELOW_ANCHOR),
+        held=f"an authority, path length {length}",
+        failed=f"authority: {root.is_authority}, path length {length}",
+    )
+
+
+def verify_link(
+    ledger: Ledger,
+    suite: Suite,
+    place: str,
+    certificate: Certificate,
+    parent: Certificate | None,
+    now: float,
+    *,
+    name: str,
+    subject: str = "",
+) -> None:
+    """Check one certificate at its place, and against the one above it where that is there.
+
+    Without a parent the rules about it stay unreached; the others are checked all the same. `name` is the common
+    name that it must have where Caliptra's rule does not give one.
+    """
+    link = _Link(ledger, f"{place}.{SUITE_NAMES[suite]}", subject)
+    if parent is not None:
+        _check_parent(link, certificate, parent)
+    _check_validity(link, certificate, stamp(now))
+    _check_place(link, PLACES[place], certificate)
+    _check_name(link, certificate, PLACES[place].title, name)
+
+
+@dataclass(frozen=True)
+class _Link:
+    ledger: Ledger
+    place: str
+    subject: str
+
+    def check(self, rule: str, *, good: bool, held: str, failed: str) -> None:
+        self.ledger.check(
+            f"chain.{rule}.{self.place}", good=good, held=held, failed=failed, subject=self.subject
+        )
+
+
+def _check_parent(link: _Link, certificate: Certificate, parent: Certificate) -> None:
+    name = parent.common_name
+    link.check(
+        "signature",
+        good=certificate.signed_by(parent.public),
+        held=f"by {name}",
+        failed=f"the key of {name} did not sign this",
+    )
+    link.check(
+        "issuer",
+        good=certificate.issuer == parent.subject,
+        held=name,
+        failed=f"it names another issuer than {name}",
+    )
+    # RFC 5280, 4.2.1.1: the identifier of the issuer's key is the one that the issuer's own certificate gives.
+    expected = parent.key_id or key_id(parent.public)
+    link.check(
+        "authority_key",
+        good=certificate.authority_key_id == expected,
+        held=expected.hex(),
+        failed=f"{(certificate.authority_key_id or b'').hex() or 'nothing'}, {expected.hex()} expected",
+    )
+
+
+def _check_validity(link: _Link, certificate: Certificate, moment: str) -> None:
+    dates = f"{certificate.not_before} to {certificate.not_after}"
+    link.check(
+        "validity",
+        good=certificate.not_before <= moment <= certificate.not_after,
+        held=dates,
+        failed=f"{dates}, now is {moment}",
+    )
+
+
+def _check_place(link: _Link, place: Place, certificate: Certificate) -> None:
+    length = certificate.path_length
+    if place.below is None:
+        good = not certificate.is_authority
+    else:
+        # RFC 5280, 4.2.1.9; without a limit a chain could be made longer than Caliptra's, so there must be one.
+        good = certificate.is_authority and length is not None and length >= place.below
+    what = f"an authority, path length {length}" if certificate.is_authority else "no authority"
+    link.check("constraints", good=good, held=what, failed=what)
+    usages = ", ".join(sorted(usage.name.lower() for usage in certificate.key_usage)) or "none"
+    link.check("key_usage", good=certificate.key_usage == place.usages, held=usages, failed=usages)
+    unknown = [
+        oid
+        for oid, extension in certificate.extensions.items()
+        if extension.critical and oid not in _UNDERSTOOD
+    ]
+    link.check("critical", good=not unknown, held="none", failed=", ".join(unknown))
+
+
+def _check_name(link: _Link, certificate: Certificate, title: str, name: str) -> None:
+    found = certificate.common_name
+    if title:
+        # Caliptra certificates: the subject is a fixed name and the SHA-256 of the key.
+        name = f"{_CALIPTRA} {_SUITE_TITLES[certificate.public.suite]} {title}"
+        serial = sha256(certificate.public.raw).hex().upper()
+        if certificate.serial_number != serial:
+            link.check("name", good=False, held="", failed=f"{found!r} has the serial number of another key")
+            return
+    link.check("name", good=found == name, held=found, failed=f"{found!r}, {name!r} expected")
+
+
+def _check_anchor(ledger: Ledger, found: Mapping[Suite, Anchor]) -> None:
+    names = {anchor.name for anchor in found.values()}
+    if len(found) == len(SUITES):
+        ledger.check(
+            "anchor.same",
+            good=len(names) == 1,
+            held="both chains",
+            failed=f"one chain ends at each of {', '.join(sorted(names))}",
+            reference=", ".join(sorted(names)),
+        )
+    for anchor in found.values():
+        # A root without silicon under it is never accepted as if it were one: it goes by its own name, or not.
+        ledger.check(
+            "anchor.model",
+            good=not anchor.model or anchor.model == anchor.name,
+            held=f"{anchor.model} was given by this name" if anchor.model else "not a model",
+            failed=f"{anchor.model} is a model root, given under the name {anchor.name}",
+            reference=anchor.name,
+        )
+
+
+def _check_device(ledger: Ledger, certificates: Mapping[Suite, Mapping[str, Certificate]]) -> None:
+    ueids: dict[str, bytes] = {}
+    for suite, chain in certificates.items():
+        for place, certificate in chain.items():
+            # The UEID of the DPE leaf is its label; the rule `envelope.label` looks at it.
+            if place != "dpe_leaf":
+                ueids[f"{place}.{SUITE_NAMES[suite]}"] = ueid_of(certificate)
+    if not ueids:
+        return
+    values = set(ueids.values())
+    missing = [place for place, ueid in ueids.items() if not ueid]
+    ledger.check(
+        "chain.device",
+        good=len(values) == 1 and not missing,
+        held=f"UEID {next(iter(values)).hex()} in {len(ueids)} certificates",
+        failed=f"without a UEID: {', '.join(missing)}" if missing else f"{len(values)} different UEIDs",
+    )
+
+
+def _ueid(certificate: Certificate) -> bytes:
+    extension = certificate.extensions.get(UEID)
+    try:
+        return b"" if extension is None else read_ueid(extension.value)
+    except DecodeError:
+        return b""

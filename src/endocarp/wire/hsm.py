@@ -399,20 +399,11 @@ class Random(Request[Data]):
     size: U32
 
 
-class ReportReply(Struct):
-    """The partition's signed word about itself, and the certificates of the two keys that signed."""
-
-    statement: Annotated[bytes, Bytes(u16, limit=32 * 1024)]
-    """A COSE_Sign, see `endocarp.hsm.report`."""
-    ecc_certificate: Annotated[bytes, Bytes(u16, limit=4096)]
-    mldsa_certificate: Annotated[bytes, Bytes(u16, limit=16 * 1024)]
-
-
-class Report(Request[ReportReply]):
-    """Ask for the partition's report over a nonce."""
+class Report(Request[Data]):
+    """Ask for the partition's report over a nonce; the answer is a `wire.evidence.PartitionEvidence`."""
 
     OPERATION = Operation.REPORT
-    REPLY = ReportReply
+    REPLY = Data
     nonce: Annotated[bytes, Octets(NONCE_SIZE)]
 
 
@@ -482,9 +473,9 @@ class Reply(Struct):
         return self.body[:REASON_LIMIT].decode(errors="replace")
 
 
-def encode_reply(tag: int, generation: int, body: bytes) -> bytes:
+def encode_reply(tag: int, generation: int, body: Struct) -> bytes:
     """Return the reply to a request that was carried out."""
-    return _REPLY.pack(Status.OK, tag, generation) + body
+    return _REPLY.pack(Status.OK, tag, generation) + body.encode()
 
 
 def encode_failure(status: Status, tag: int, generation: int, reason: str) -> bytes:

@@ -1,0 +1,383 @@
+"""The client of the native door: connect to a partition, open a session, make keys and use them.
+
+    with connect() as partition, partition.session(pin="12345678") as session:
+        key = session.generate(Suite.P256, label="web")
+        signature = key.sign(b"hello")
+
+Each session is a connection of its own: login and session objects end with it. Objects of this module are for one
+thread at a time. This is the only module outside `shell` that opens a socket.
+"""
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self, TypeVar, cast
+
+from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.hsm.attributes import default_policy, key_class
+from endocarp.wire import hsm
+from endocarp.wire.codec import Struct
+from endocarp.wire.evidence import PartitionEvidence
+from endocarp.wire.hsm import Description, Door, ObjectClass, Policy, Status, Template
+from endocarp.wire.suites import Cipher, Scheme, Suite
+
+Answer = TypeVar("Answer", bound=Struct)
+
+SPIN = 30
+"""How often a line looks for a message before it goes to sleep; each look takes about a microsecond."""
+REST = 64
+"""After looking in vain again and again, the most messages in a row that are waited for asleep at once."""
+
+DEFAULT_SCHEME: Mapping[Suite, Scheme] = MappingProxyType(
+    {
+        Suite.P256: Scheme.ECDSA_SHA256,
+        Suite.P384: Scheme.ECDSA_SHA384,
+        Suite.RSA2048: Scheme.RSA_PSS_SHA256,
+        Suite.RSA3072: Scheme.RSA_PSS_SHA384,
+        Suite.ML_DSA_65: Scheme.ML_DSA,
+        Suite.ML_DSA_87: Scheme.ML_DSA,
+    }
+)
+"""How a key signs where nothing else was said."""
+
+_HINTS: Mapping[Status, str] = MappingProxyType(
+    {
+        Status.NOT_LOGGED_IN: "open the session with the partition's PIN",
+        Status.PIN_INCORRECT: "wait between attempts; too many wrong ones lock the partition",
+        Status.PIN_LOCKED: "the partition can no longer be opened with a PIN",
+        Status.STORE_FULL: "destroy objects that are not needed, or free room on the server's disk",
+        Status.STORE_FAILED: "look after the disk of the server",
+    }
+)
+
+
+class Line:
+    """A connected socket: of one that keeps messages apart, whole messages; of a stream, what there is.
+
+    Where there are two processors, `receive` looks a few times before it sleeps, since to wake a sleeper takes longer
+    than many an answer. Looking in vain makes it rest, longer each time in a row, so that looking costs little where
+    messages are rare. `limit` is the most octets that one call returns.
+    """
+
+    def __init__(self, connection: socket.socket, limit: int = hsm.MESSAGE_LIMIT + 1) -> None:
+        self._socket = connection
+        self._limit = limit
+        self._looks = SPIN if len(os.sched_getaffinity(0)) > 1 else 0
+        self._rest = 0
+        self._skip = 0
+
+    def send(self, message: bytes) -> None:
+        """Send all of a message; raises OSError where the other side is gone."""
+        self._socket.sendall(message)
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        """Return what arrived, nothing where the other side has closed, None where nothing came in time.
+
+        `patience` is how many seconds to wait, None for ever.
+        """
+        if self._skip:
+            self._skip -= 1
+        else:
+            for _ in range(self._looks):
+                try:
+                    data = self._socket.recv(self._limit, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+                self._rest = 0
+                return data
+            self._rest = self._skip = min(2 * self._rest + 1, REST)
+        if patience is not None and not self._arrives(patience):
+            return None
+        return self._socket.recv(self._limit)
+
+    def _arrives(self, patience: float) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(patience * 1000))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class _ClosedLine:
+    """Stands where a line was: refuses whatever is asked."""
+
+    def send(self, message: bytes) -> None:
+        raise UsageError("this connection was closed", "connect again")
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        raise UsageError("this connection was closed", "connect again")
+
+    def close(self) -> None:
+        pass
+
+
+class Connection:
+    """One connection to a vault, over a connected SEQPACKET socket: requests in, answers out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._line: Line | _ClosedLine = Line(connection)
+        self._tag = 0
+        self.generation = 0
+        """The partition's count of changes, as the last answer told it."""
+        welcome = hsm.Welcome.decode(self._exchange(hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode()))
+        if welcome.status is not Status.OK:
+            hint = "install the client of the server's version"
+            reason = f"the server speaks version {welcome.version} of the protocol, not {hsm.VERSION}"
+            raise DeviceError(welcome.status, reason, hint)
+        self.partition = welcome.partition
+        """The number of the partition behind this connection."""
+
+    def execute(self, request: hsm.Request[Answer]) -> Answer:
+        """Ask for something and return its answer; DeviceError, with the vault's `Status`, where it was refused."""
+        self._tag = (self._tag + 1) & 0xFFFFFFFF
+        reply = hsm.Reply.decode(self._exchange(hsm.encode_request(request, self._tag)))
+        if reply.tag != self._tag:
+            raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
+        self.generation = reply.generation
+        if reply.status is not Status.OK:
+            raise DeviceError(reply.status, reply.reason, _HINTS.get(reply.status, ""))
+        return cast("Answer", request.REPLY.decode(reply.body))
+
+    def _exchange(self, message: bytes) -> bytes:
+        try:
+            self._line.send(message)
+            reply = self._line.receive()
+        except OSError as error:
+            raise _unreachable(error, "the server went away") from error
+        if not reply:
+            raise _unreachable(ConnectionResetError(errno.ECONNRESET, ""), "the server closed the connection")
+        return reply
+
+    def close(self) -> None:
+        """End the connection; whatever is asked afterwards is a UsageError."""
+        self._line.close()
+        self._line = _ClosedLine()
+
+
+def _unreachable(error: OSError, reason: str) -> DeviceError:
+    return DeviceError(error.errno or errno.EIO, reason, "see that the server runs: endocarp status")
+
+
+class Key:
+    """A key of a partition, by its handle: the private or secret part never leaves the vault."""
+
+    def __init__(self, connection: Connection, own: Description, public: Description | None) -> None:
+        self._connection = connection
+        self._own = own
+        self._public = public
+
+    @property
+    def suite(self) -> Suite:
+        """The kind of key."""
+        return self._own.suite
+
+    @property
+    def label(self) -> str:
+        """The name that its owner gave it."""
+        return self._own.template.label
+
+    @property
+    def id(self) -> bytes:
+        """The identifier that its owner gave it."""
+        return self._own.template.id
+
+    @property
+    def public(self) -> bytes:
+        """The public key: EC 04‖X‖Y, RSA DER RSAPublicKey, ML-DSA FIPS 204; empty for AES."""
+        return self._own.public
+
+    def sign(self, data: bytes, scheme: Scheme | None = None) -> bytes:
+        """Return a signature over at most DATA_LIMIT octets; ECDSA as raw r‖s."""
+        request = hsm.Sign(self._own.handle, scheme or DEFAULT_SCHEME[self._own.suite], data)
+        return self._connection.execute(request).data
+
+    def verify(self, signature: bytes, data: bytes, scheme: Scheme | None = None) -> bool:
+        """Tell whether this is a signature over the data, by the public half in the vault."""
+        handle = self._public_handle()
+        try:
+            self._connection.execute(
+                hsm.Verify(handle, scheme or DEFAULT_SCHEME[self.suite], signature, data)
+            )
+        except DeviceError as error:
+            if error.number == Status.SIGNATURE_INVALID:
+                return False
+            raise
+        return True
+
+    def encrypt(
+        self, data: bytes, cipher: Cipher | None = None, *, nonce: bytes = b"", associated: bytes = b""
+    ) -> hsm.Sealed:
+        """Return the ciphertext and the nonce; AES keys draw a nonce where none is given, RSA keys take none."""
+        handle = self._own.handle if self.suite is Suite.AES256 else self._public_handle()
+        request = hsm.Encrypt(handle, cipher or self._cipher(), nonce, associated, data)
+        return self._connection.execute(request)
+
+    def decrypt(self, sealed: hsm.Sealed, cipher: Cipher | None = None, *, associated: bytes = b"") -> bytes:
+        """Return what `encrypt` was given."""
+        request = hsm.Decrypt(
+            self._own.handle, cipher or self._cipher(), sealed.nonce, associated, sealed.data
+        )
+        return self._connection.execute(request).data
+
+    def destroy(self) -> None:
+        """Destroy the key, both halves of a pair."""
+        for half in filter(None, (self._own, self._public)):
+            self._connection.execute(hsm.Destroy(half.handle))
+
+    def _cipher(self) -> Cipher:
+        return Cipher.AES_GCM if self.suite is Suite.AES256 else Cipher.RSA_OAEP_SHA256
+
+    def _public_handle(self) -> int:
+        if self._public is None:
+            raise UsageError(f"the public half of {self.label!r} is not in the vault", "use Key.public")
+        return self._public.handle
+
+    def __repr__(self) -> str:
+        return f"<Key {self.suite.name} {self.label!r}>"
+
+
+class _Closing:
+    """Something that holds a connection and ends with it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection; to do it again does no harm."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session(_Closing):
+    """A connection that may be logged in; with a PIN it is."""
+
+    def __init__(self, connection: Connection, pin: str | None = None) -> None:
+        super().__init__(connection)
+        if pin is not None:
+            self._connection.execute(hsm.Login(pin.encode()))
+
+    def generate(
+        self,
+        suite: Suite,
+        *,
+        label: str = "",
+        key_id: bytes = b"",
+        durable: bool = True,
+    ) -> Key:
+        """Make a key, or a pair; one that is not `durable` ends with the session."""
+        request = hsm.Generate(
+            suite,
+            _template(suite, key_class(suite), label, key_id, durable=durable),
+            _template(suite, ObjectClass.PUBLIC_KEY, label, key_id, durable=durable),
+        )
+        own, *public = self._connection.execute(request).objects
+        return Key(self._connection, own, public[0] if public else None)
+
+    def keys(self, *, label: str = "", key_id: bytes = b"") -> list[Key]:
+        """Return the keys with this label and id, or all."""
+        found = list(self._objects(label, key_id))
+        public = {one.public: one for one in found if one.object_class is ObjectClass.PUBLIC_KEY}
+        return [
+            Key(self._connection, one, public.get(one.public))
+            for one in found
+            if one.object_class is not ObjectClass.PUBLIC_KEY
+        ]
+
+    def find(self, *, label: str = "", key_id: bytes = b"") -> Key:
+        """Return the first key with this label and id; UsageError where there is none."""
+        for key in self.keys(label=label, key_id=key_id):
+            return key
+        raise UsageError(f"there is no key {label or key_id.hex()!r} here", "log in to see private keys")
+
+    def _objects(self, label: str, key_id: bytes) -> Iterator[Description]:
+        after = 0
+        while True:
+            page = self._connection.execute(hsm.Find(after, label, key_id))
+            yield from page.objects
+            if not page.after:
+                return
+            after = page.after
+
+    def random(self, size: int) -> bytes:
+        """Return random octets, at most DATA_LIMIT."""
+        return self._connection.execute(hsm.Random(size)).data
+
+    def set_pin(self, old: str, new: str) -> None:
+        """Change the PIN of the partition."""
+        self._connection.execute(hsm.SetPin(old.encode(), new.encode()))
+
+
+class Partition(_Closing):
+    """A partition of a server: what may be asked without login, and the way to sessions."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(_dial(address))
+        self._address = address
+        self.number = self._connection.partition
+
+    def info(self) -> hsm.InfoReply:
+        """Return the state of the partition."""
+        return self._connection.execute(hsm.Info())
+
+    def report(self, nonce: bytes) -> PartitionEvidence:
+        """Return the partition's signed report over a nonce of 32 octets."""
+        return PartitionEvidence.decode(self._connection.execute(hsm.Report(nonce)).data)
+
+    def session(self, pin: str | None = None) -> Session:
+        """Open a session, a connection of its own; logged in where a PIN is given."""
+        connection = _dial(self._address)
+        try:
+            return Session(connection, pin)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def connect(address: str | None = None) -> Partition:
+    """Connect to a partition: `unix:/path/to/native.sock`, or where a server puts its partition 0.
+
+    DeviceError, with the system's number, where nothing answers.
+    """
+    return Partition(address or default_address())
+
+
+def default_address() -> str:
+    """Return where a server of this user, started without --state, puts the native door of its partition 0."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return f"unix:{state}/endocarp/partition-0/native.sock"
+
+
+def _dial(address: str) -> Connection:
+    scheme, _, path = address.partition(":")
+    if scheme != "unix" or not path:
+        raise UsageError(f"no address: {address!r}", "an address is unix:/path/to/native.sock")
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        end.connect(path)
+        return Connection(end)
+    except OSError as error:
+        end.close()
+        raise _unreachable(error, f"nothing answers at {address}: {error.strerror}") from error
+    except BaseException:
+        end.close()
+        raise
+
+
+def _template(
+    suite: Suite, object_class: ObjectClass, label: str, key_id: bytes, *, durable: bool
+) -> Template:
+    policy = default_policy(suite, object_class)
+    return Template(policy | Policy.TOKEN if durable else policy, label, key_id)

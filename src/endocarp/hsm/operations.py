@@ -1,0 +1,289 @@
+"""What a vault does for each operation: one function a request, in a table.
+
+A function decides, and returns the answer, or the `Work` that leads to it. It refuses by raising, before anything has
+changed; the lock is held where something changes.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from endocarp.crypto.primitives import pin_digest
+from endocarp.errors import PeerError
+from endocarp.hsm import pin as pins
+from endocarp.hsm.attributes import (
+    SECRET_SUITES,
+    check_change,
+    check_template,
+    check_use,
+    granted_policy,
+    key_class,
+)
+from endocarp.hsm.keys import Draft, KeyObject, make_key, public_octets
+from endocarp.hsm.partition import Partition
+from endocarp.hsm.records import Pin
+from endocarp.hsm.report import Surroundings, make_report
+from endocarp.hsm.session import Session
+from endocarp.wire import hsm
+from endocarp.wire.codec import Struct
+from endocarp.wire.hsm import Data, Nothing, ObjectClass, Operation, Status
+from endocarp.wire.suites import CIPHERS, SCHEMES, Cipher
+
+PAGE_SIZE = 56 * 1024
+"""How many octets of descriptions one answer to Find holds at most."""
+
+_GCM_NONCE_SIZE = 12
+
+
+@dataclass(frozen=True)
+class Vault:
+    """What all connections to one partition share. `lock` is held while something changes."""
+
+    partition: Partition
+    surroundings: Surroundings
+    entropy: Callable[[int], bytes]
+    lock: AbstractContextManager[object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work for a job, and what makes its result the answer; `after` as in `Job`."""
+
+    run: Callable[[], Any]
+    then: Callable[[Any], Struct]
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks, and when: on the clock of `now`, in seconds."""
+
+    vault: Vault
+    session: Session
+    now: float
+
+
+Outcome = Struct | Work
+Asked = TypeVar("Asked", bound=hsm.Request[Any])
+Carry = Callable[[Call, Asked], Outcome]
+
+OPERATIONS: dict[Operation, Carry[Any]] = {}
+"""What is done for each operation."""
+
+
+def _does(request: type[Asked]) -> Callable[[Carry[Asked]], Carry[Asked]]:
+    def register(carry: Carry[Asked]) -> Carry[Asked]:
+        OPERATIONS[request.OPERATION] = carry
+        return carry
+
+    return register
+
+
+# --- the partition and this connection ------------------------------------------------------------------------
+
+
+@_does(hsm.Ping)
+def _ping(call: Call, request: hsm.Ping) -> Outcome:
+    return Nothing()
+
+
+@_does(hsm.Info)
+def _info(call: Call, request: hsm.Info) -> Outcome:
+    held = call.vault.partition
+    return hsm.InfoReply(held.number, call.session.logged_in, held.pin_attempts, len(held.objects))
+
+
+@_does(hsm.Login)
+def _login(call: Call, request: hsm.Login) -> Outcome:
+    with call.vault.lock:
+        attempt = call.vault.partition.begin_attempt()
+
+    def settle(digest: bytes) -> Nothing:
+        with call.vault.lock:
+            call.vault.partition.settle(Pin(attempt.salt, digest))
+        call.session.log_in()
+        return Nothing()
+
+    return Work(partial(pin_digest, request.pin, attempt.salt), settle, call.now + attempt.delay)
+
+
+@_does(hsm.Logout)
+def _logout(call: Call, request: hsm.Logout) -> Outcome:
+    call.session.log_out()
+    return Nothing()
+
+
+@_does(hsm.SetPin)
+def _set_pin(call: Call, request: hsm.SetPin) -> Outcome:
+    pins.check_new(request.new)
+    with call.vault.lock:
+        attempt = call.vault.partition.begin_attempt()
+
+    def digests() -> tuple[Pin, Pin]:
+        tried = Pin(attempt.salt, pin_digest(request.old, attempt.salt))
+        return tried, pins.digest_new(request.new, call.vault.entropy)
+
+    def settle(digests: tuple[Pin, Pin]) -> Nothing:
+        with call.vault.lock:
+            call.vault.partition.set_pin(*digests)
+        return Nothing()
+
+    return Work(digests, settle, call.now + attempt.delay)
+
+
+@_does(hsm.Random)
+def _random(call: Call, request: hsm.Random) -> Outcome:
+    if request.size > hsm.DATA_LIMIT:
+        raise PeerError(Status.DATA_INVALID, f"at most {hsm.DATA_LIMIT} random octets at once")
+    return Data(call.vault.entropy(request.size))
+
+
+@_does(hsm.Report)
+def _report(call: Call, request: hsm.Report) -> Outcome:
+    held = call.vault.partition
+    run = partial(
+        make_report,
+        held.identity,
+        call.vault.surroundings,
+        partition=held.number,
+        nonce=request.nonce,
+        generation=held.generation,
+        objects=len(held.objects),
+    )
+    return Work(run, Data)
+
+
+# --- objects --------------------------------------------------------------------------------------------------
+
+
+@_does(hsm.Generate)
+def _generate(call: Call, request: hsm.Generate) -> Outcome:
+    suite, own_class = request.suite, key_class(request.suite)
+    check_template(suite, own_class, request.key)
+    if suite not in SECRET_SUITES:
+        check_template(suite, ObjectClass.PUBLIC_KEY, request.public)
+
+    def make() -> list[Draft]:
+        key = make_key(suite, call.vault.entropy)
+        public = public_octets(key)
+        drafts = [Draft(own_class, suite, _granted(own_class, request.key), public, key)]
+        if public:
+            template = _granted(ObjectClass.PUBLIC_KEY, request.public)
+            drafts.append(Draft(ObjectClass.PUBLIC_KEY, suite, template, public, None))
+        return drafts
+
+    def keep(drafts: list[Draft]) -> hsm.Objects:
+        with call.vault.lock:
+            made = call.session.add(drafts)
+        return hsm.Objects(0, tuple(one.description for one in made))
+
+    return Work(make, keep)
+
+
+def _granted(object_class: ObjectClass, template: hsm.Template) -> hsm.Template:
+    policy = granted_policy(object_class, template.policy)
+    return hsm.Template(policy, template.label, template.id, template.attributes)
+
+
+@_does(hsm.Find)
+def _find(call: Call, request: hsm.Find) -> Outcome:
+    page: list[hsm.Description] = []
+    room = PAGE_SIZE
+    for found in call.session.visible():
+        if not _matches(found.description, request):
+            continue
+        room -= found.size
+        if room < 0:
+            return hsm.Objects(page[-1].handle, tuple(page))
+        page.append(found.description)
+    return hsm.Objects(0, tuple(page))
+
+
+def _matches(description: hsm.Description, request: hsm.Find) -> bool:
+    return (
+        description.handle > request.after
+        and request.label in ("", description.template.label)
+        and request.id in (b"", description.template.id)
+    )
+
+
+@_does(hsm.GetObject)
+def _get_object(call: Call, request: hsm.GetObject) -> Outcome:
+    return call.session.get(request.handle).description
+
+
+@_does(hsm.SetAttributes)
+def _set_attributes(call: Call, request: hsm.SetAttributes) -> Outcome:
+    with call.vault.lock:
+        found = call.session.get(request.handle)
+        check_use(Operation.SET_ATTRIBUTES, found.description)
+        check_change(found.description.template.policy, request.template.policy)
+        return call.session.change(found, request.template).description
+
+
+@_does(hsm.Destroy)
+def _destroy(call: Call, request: hsm.Destroy) -> Outcome:
+    with call.vault.lock:
+        found = call.session.get(request.handle)
+        check_use(Operation.DESTROY, found.description)
+        call.session.destroy(request.handle)
+    return Nothing()
+
+
+# --- use of keys ----------------------------------------------------------------------------------------------
+
+
+@_does(hsm.Sign)
+def _sign(call: Call, request: hsm.Sign) -> Outcome:
+    found = call.session.get(request.handle)
+    _check_mechanism(found, Operation.SIGN, request.scheme, SCHEMES[found.description.suite])
+    return Work(partial(found.private_key.sign, request.scheme, request.data), Data)
+
+
+@_does(hsm.Verify)
+def _verify(call: Call, request: hsm.Verify) -> Outcome:
+    found = call.session.get(request.handle)
+    _check_mechanism(found, Operation.VERIFY, request.scheme, SCHEMES[found.description.suite])
+
+    def judge(holds: object) -> Nothing:
+        if not holds:
+            raise PeerError(Status.SIGNATURE_INVALID, "the signature does not fit")
+        return Nothing()
+
+    return Work(partial(found.public_key.verify, request.scheme, request.signature, request.data), judge)
+
+
+@_does(hsm.Encrypt)
+def _encrypt(call: Call, request: hsm.Encrypt) -> Outcome:
+    found = call.session.get(request.handle)
+    _check_mechanism(found, Operation.ENCRYPT, request.cipher, CIPHERS[found.description.suite])
+    if request.cipher is not Cipher.AES_GCM:
+        _refuse_gcm_fields(request.nonce, request.associated)
+        return Work(partial(found.public_key.encrypt, request.cipher, request.data), partial(hsm.Sealed, b""))
+    nonce = request.nonce or call.vault.entropy(_GCM_NONCE_SIZE)
+    return Work(
+        partial(found.aes_key.seal, nonce, request.data, request.associated), partial(hsm.Sealed, nonce)
+    )
+
+
+@_does(hsm.Decrypt)
+def _decrypt(call: Call, request: hsm.Decrypt) -> Outcome:
+    found = call.session.get(request.handle)
+    _check_mechanism(found, Operation.DECRYPT, request.cipher, CIPHERS[found.description.suite])
+    if request.cipher is not Cipher.AES_GCM:
+        _refuse_gcm_fields(request.nonce, request.associated)
+        return Work(partial(found.private_key.decrypt, request.cipher, request.data), Data)
+    return Work(partial(found.aes_key.open, request.nonce, request.data, request.associated), Data)
+
+
+def _check_mechanism(found: KeyObject, operation: Operation, way: object, ways: frozenset[Any]) -> None:
+    check_use(operation, found.description)
+    if way not in ways:
+        raise PeerError(Status.MECHANISM_INVALID, f"{way!r} is not for {found.description.suite.name}")
+
+
+def _refuse_gcm_fields(nonce: bytes, associated: bytes) -> None:
+    if nonce or associated:
+        raise PeerError(Status.DATA_INVALID, "RSA takes no nonce and no associated data")

@@ -1,0 +1,56 @@
+"""What a connection may ask for, by how far it has come: tables.
+
+What an object may be used for stands in `endocarp.hsm.attributes`, which the front reads too.
+"""
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from endocarp.errors import PeerError
+from endocarp.wire.hsm import Operation, Status
+
+
+class Phase(enum.Enum):
+    """How far a connection has come."""
+
+    GREETING = "greeting"
+    """Nothing was said yet; Hello is expected."""
+    PUBLIC = "public"
+    USER = "user"
+    """Logged in."""
+    CLOSED = "closed"
+
+
+_ANYBODY = frozenset(
+    {
+        Operation.PING,
+        Operation.INFO,
+        Operation.SET_PIN,
+        Operation.FIND,
+        Operation.GET_OBJECT,
+        Operation.VERIFY,
+        Operation.ENCRYPT,
+        Operation.RANDOM,
+        Operation.REPORT,
+    }
+)
+
+PERMITS: Mapping[Phase, frozenset[Operation]] = MappingProxyType(
+    {
+        Phase.GREETING: frozenset(),
+        Phase.PUBLIC: _ANYBODY | {Operation.LOGIN},
+        Phase.USER: frozenset(Operation) - {Operation.LOGIN},
+        Phase.CLOSED: frozenset(),
+    }
+)
+"""The operations that each phase permits."""
+
+
+def check_permit(phase: Phase, operation: Operation) -> None:
+    """Refuse an operation that the phase does not permit, with the status that says why."""
+    if operation in PERMITS[phase]:
+        return
+    if operation is Operation.LOGIN:
+        raise PeerError(Status.ALREADY_LOGGED_IN, "this connection is logged in")
+    raise PeerError(Status.NOT_LOGGED_IN, f"{operation.name} needs login")

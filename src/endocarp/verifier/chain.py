@@ -354,7 +354,8 @@ def _check_device(ledger: Ledger, certificates: Mapping[Suite, Mapping[str, Cert
     )
 
 
-def _ueid(certificate: Certificate) -> bytes:
+def ueid_of(certificate: Certificate) -> bytes:
+    """Return the UEID of a certificate: of the device, or the label of a DPE leaf; nothing where it has none."""
     extension = certificate.extensions.get(UEID)
     try:
         return b"" if extension is None else read_ueid(extension.value)

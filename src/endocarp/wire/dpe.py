@@ -303,6 +303,20 @@ def split_command(octets: bytes) -> RawCommand:
     return RawCommand(header.command, header.profile, octets[end:])
 
 
+def asks_for_x509(profile: Profile, octets: bytes) -> bool:
+    """Tell whether a command asks for an X.509 certificate; DecodeError as `split_command`."""
+    command = split_command(octets)
+    if command.code != Code.CERTIFY_KEY:
+        return False
+    try:
+        request = cast(
+            "CertifyKeyP384 | CertifyKeyMldsa87", COMMANDS[profile][Code.CERTIFY_KEY].decode(command.body)
+        )
+    except DecodeError:
+        return False
+    return request.format == Format.X509
+
+
 def encode_response(profile: int, status: int, reply: Struct | None = None) -> bytes:
     """Return a response; a reply stands in it only where the status is 0."""
     header = ResponseHeader(RESPONSE_MAGIC, status, profile).encode()

@@ -12,7 +12,7 @@ import enum
 import functools
 import struct
 import typing
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.wire.codec import (
@@ -31,6 +31,11 @@ from endocarp.wire.codec import (
 
 FIRMWARE_LIMIT = 512 * 1024
 """The largest firmware bundle that FIRMWARE_LOAD takes, in octets."""
+
+PL0_CALLER = 1
+"""The caller behind box's inherited connection; signed firmware headers name it as the one of level 0."""
+PL1_CALLER = 2
+"""Every caller of the mailbox socket."""
 
 NONCE_SIZE = 32
 PCR_COUNT = 32
@@ -267,6 +272,11 @@ class GetIdevEcc384InfoReply(Struct):
     idev_pub_x: Annotated[bytes, Octets(48)]
     idev_pub_y: Annotated[bytes, Octets(48)]
 
+    @classmethod
+    def of(cls, point: bytes) -> Self:
+        """Return the reply about an uncompressed point of 97 octets."""
+        return cls(point[1:49], point[49:])
+
 
 class GetIdevEcc384Info(Request[GetIdevEcc384InfoReply], command=Command.GET_IDEV_ECC384_INFO):
     """Ask for the IDevID public key, P-384."""
@@ -393,6 +403,11 @@ class QuotePcrsEcc384Reply(Struct):
     signature_r: Annotated[bytes, Octets(48)]
     signature_s: Annotated[bytes, Octets(48)]
 
+    @classmethod
+    def of(cls, pcrs: bytes, nonce: bytes, digest: bytes, signature: bytes) -> Self:
+        """Return the reply with r‖s; nothing has been reset since boot."""
+        return cls(pcrs, nonce, (0,) * PCR_COUNT, digest, signature[:48], signature[48:])
+
     def pcr(self, index: int) -> bytes:
         """Return one PCR, 48 octets."""
         return self.pcrs[index * PCR_SIZE : (index + 1) * PCR_SIZE]
@@ -407,8 +422,8 @@ class QuotePcrsEcc384(Request[QuotePcrsEcc384Reply], command=Command.QUOTE_PCRS_
 class QuotePcrsMldsa87Reply(Struct):
     """PCRs and a signature over them by the FMC alias key.
 
-    `digest` is SHA-512(pcrs ‖ nonce); the signature is over its 64 octets in reverse order. `signature` is 4,627
-    octets and one zero. `reset_ctrs` are not under the signature.
+    `digest` is SHA-512(pcrs ‖ nonce); the signature is over its 64 octets in reverse order. `signature` is
+    4,627 octets and one zero. `reset_ctrs` are not under the signature.
     """
 
     pcrs: Annotated[bytes, Octets(PCR_COUNT * PCR_SIZE)]
@@ -416,6 +431,11 @@ class QuotePcrsMldsa87Reply(Struct):
     reset_ctrs: Annotated[tuple[int, ...], Array(u32, PCR_COUNT)]
     digest: Annotated[bytes, Octets(64)]
     signature: Annotated[bytes, Octets(4628)]
+
+    @classmethod
+    def of(cls, pcrs: bytes, nonce: bytes, digest: bytes, signature: bytes) -> Self:
+        """Return the reply with a signature of 4,627 octets; nothing has been reset since boot."""
+        return cls(pcrs, nonce, (0,) * PCR_COUNT, digest, signature + b"\0")
 
     def pcr(self, index: int) -> bytes:
         """Return one PCR, 48 octets."""

@@ -282,8 +282,8 @@ def _rsa_private(suite: Suite, octets: Secret) -> rsa.RSAPrivateKey:
     key = serialization.load_der_private_key(octets.view, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != _MODULUS_BITS[suite]:
         raise ValueError
-    # One wrong octet in a key for the Chinese remainder theorem would give its primes away with the first
-    # signature that leaves.
+    # A wrong octet in a key for the Chinese remainder theorem can give its primes away with the first signature
+    # that leaves.
     probe = key.sign(b"", padding.PKCS1v15(), hashes.SHA256())
     try:
         key.public_key().verify(probe, b"", padding.PKCS1v15(), hashes.SHA256())

@@ -248,6 +248,10 @@ _PRIMES = (
 )
 
 
+RSA_SIGNATURE_DIGEST: Final = "0bfede01e1385de5f001a4bc3d55b8eaf0520f3c7a07781c974fe1afaf80e7cf"
+"""SHA-256 of the PKCS#1 v1.5 signature over `sample` with SHA-256 by the key of these primes."""
+
+
 def _rsa_key() -> PrivateKey:
     p, q = _PRIMES
     d = pow(65537, -1, (p - 1) * (q - 1))
@@ -261,10 +265,9 @@ def _rsa_key() -> PrivateKey:
 def _rsa() -> bool:
     key = _rsa_key()
     signature = key.sign(Scheme.RSA_PKCS1_SHA256, b"sample")
-    expected = _hex("0bfede01e1385de5f001a4bc3d55b8eaf0520f3c7a07781c974fe1afaf80e7cf")
     encrypted = key.public.encrypt(Cipher.RSA_OAEP_SHA256, b"sample")
     return (
-        sha256(signature) == expected
+        sha256(signature) == _hex(RSA_SIGNATURE_DIGEST)
         and _verifies(key, Scheme.RSA_PKCS1_SHA256, signature)
         and _verifies(key, Scheme.RSA_PSS_SHA256, key.sign(Scheme.RSA_PSS_SHA256, b"sample"))
         and encrypted != b"sample"

@@ -184,16 +184,20 @@ def _verify_chain(
 def _find_anchor(
     ledger: Ledger, suite: Suite, first: Certificate, anchors: Mapping[str, Anchor], now: float
 ) -> Anchor | None:
-    rule = f"anchor.signature.{SUITE_NAMES[suite]}"
-    for anchor in anchors.values():
-        root = anchor.certificates[suite]
-        if first.signed_by(root.public):
-            ledger.check(rule, good=True, held=f"by {root.common_name}", failed="", reference=anchor.name)
-            _check_root(ledger, suite, root, now)
-            return anchor
-    known = ", ".join(sorted(anchors)) or "none"
-    ledger.fail(rule, f"no anchor that was given has signed the IDevID certificate; given: {known}")
-    return None
+    signers = [one for one in anchors.values() if first.signed_by(one.certificates[suite].public)]
+    # The same root may have been given under several names: its own goes before the others.
+    anchor = next((one for one in signers if one.model in ("", one.name)), signers[0] if signers else None)
+    given = ", ".join(sorted(anchors)) or "none"
+    ledger.check(
+        f"anchor.signature.{SUITE_NAMES[suite]}",
+        good=anchor is not None,
+        held="it has signed the IDevID certificate",
+        failed=f"no anchor that was given has signed the IDevID certificate; given: {given}",
+        reference="" if anchor is None else anchor.name,
+    )
+    if anchor is not None:
+        _check_root(ledger, suite, anchor.certificates[suite], now)
+    return anchor
 
 
 def _check_root(ledger: Ledger, suite: Suite, root: Certificate, now: float) -> None:
@@ -229,24 +233,30 @@ def verify_link(
     Without a parent the rules about it stay unreached; the others are checked all the same. `name` is the common
     name that it must have where Caliptra's rule does not give one.
     """
-    link = _Link(ledger, f"{place}.{SUITE_NAMES[suite]}", subject)
+    link = _Link(ledger, place, suite, subject)
     if parent is not None:
         _check_parent(link, certificate, parent)
     _check_validity(link, certificate, stamp(now))
-    _check_place(link, PLACES[place], certificate)
-    _check_name(link, certificate, PLACES[place].title, name)
+    _check_place(link, certificate)
+    _check_name(link, certificate, name)
 
 
 @dataclass(frozen=True)
 class _Link:
+    """One certificate in its chain, and where to note what is found about it."""
+
     ledger: Ledger
-    place: str
+    name: str
+    suite: Suite
     subject: str
 
+    @property
+    def place(self) -> Place:
+        return PLACES[self.name]
+
     def check(self, rule: str, *, good: bool, held: str, failed: str) -> None:
-        self.ledger.check(
-            f"chain.{rule}.{self.place}", good=good, held=held, failed=failed, subject=self.subject
-        )
+        rule = f"chain.{rule}.{self.name}.{SUITE_NAMES[self.suite]}"
+        self.ledger.check(rule, good=good, held=held, failed=failed, subject=self.subject)
 
 
 def _check_parent(link: _Link, certificate: Certificate, parent: Certificate) -> None:
@@ -283,8 +293,8 @@ def _check_validity(link: _Link, certificate: Certificate, moment: str) -> None:
     )
 
 
-def _check_place(link: _Link, place: Place, certificate: Certificate) -> None:
-    length = certificate.path_length
+def _check_place(link: _Link, certificate: Certificate) -> None:
+    place, length = link.place, certificate.path_length
     if place.below is None:
         good = not certificate.is_authority
     else:
@@ -302,11 +312,11 @@ def _check_place(link: _Link, place: Place, certificate: Certificate) -> None:
     link.check("critical", good=not unknown, held="none", failed=", ".join(unknown))
 
 
-def _check_name(link: _Link, certificate: Certificate, title: str, name: str) -> None:
-    found = certificate.common_name
+def _check_name(link: _Link, certificate: Certificate, name: str) -> None:
+    found, title = certificate.common_name, link.place.title
     if title:
         # Caliptra certificates: the subject is a fixed name and the SHA-256 of the key.
-        name = f"{_CALIPTRA} {_SUITE_TITLES[certificate.public.suite]} {title}"
+        name = f"{_CALIPTRA} {_SUITE_TITLES[link.suite]} {title}"
         serial = sha256(certificate.public.raw).hex().upper()
         if certificate.serial_number != serial:
             link.check("name", good=False, held="", failed=f"{found!r} has the serial number of another key")

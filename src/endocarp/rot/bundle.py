@@ -98,13 +98,12 @@ class SigningKeys:
         """Make four new keys."""
         return cls(PartyKeys.generate(), PartyKeys.generate())
 
-    def export(self) -> dict[str, Secret]:
-        """Return the private keys by name: PKCS#8 DER for P-384, the seed of 32 octets for ML-DSA."""
-        return {name: key.export() for name, key in self._named().items()}
-
     @classmethod
     def load(cls, named: Mapping[str, Secret]) -> "SigningKeys":
-        """Take what `export` gave; UsageError where a key is missing, DecodeError where one is none."""
+        """Read the private keys of `KEY_NAMES`, each as `PrivateKey.export` gave it.
+
+        Raises UsageError where a key is missing, DecodeError where one is none.
+        """
         for name in KEY_NAMES:
             if name not in named:
                 raise UsageError(
@@ -116,14 +115,6 @@ class SigningKeys:
             owner=PartyKeys(ecc=read["owner-ecc"], mldsa=read["owner-mldsa"]),
         )
 
-    def _named(self) -> dict[str, PrivateKey]:
-        return {
-            "vendor-ecc": self.vendor.ecc,
-            "vendor-mldsa": self.vendor.mldsa,
-            "owner-ecc": self.owner.ecc,
-            "owner-mldsa": self.owner.mldsa,
-        }
-
 
 KEY_NAMES = {
     "vendor-ecc": Suite.P384,
@@ -131,7 +122,7 @@ KEY_NAMES = {
     "owner-ecc": Suite.P384,
     "owner-mldsa": Suite.ML_DSA_87,
 }
-"""The names under which `SigningKeys.export` gives its keys, and their suites."""
+"""The names under which signing keys are kept, and their suites."""
 
 
 # --- the firmware bundle ---------------------------------------------------------------------------------------

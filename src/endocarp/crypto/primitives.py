@@ -1,8 +1,8 @@
 """Keyed primitives and key derivation; secrets go in and come out as `Secret`.
 
-Where octets pass through ordinary memory all the same: HMAC gives its result as `bytes` (one copy that nobody can
-wipe) and so does the generator of scalars, which is made of it; everything else is written by the library into
-the memory of the secret. Keyed contexts of the library (`Gcm`) hold the key in the library's own heap.
+Where octets pass through ordinary memory all the same: HMAC gives its result as `bytes`, one copy that nobody can
+wipe; the generator of scalars is made of it, and compares its output as an integer. Everything else is written by
+the library into the memory of the secret. Keyed contexts of the library (`Gcm`) hold the key in its own heap.
 """
 
 from typing import TypeVar, overload

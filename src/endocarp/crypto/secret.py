@@ -23,7 +23,11 @@ class Memory(Protocol):
         """Return a writable, zeroed view of exactly `size` octets."""
 
     def release(self, view: memoryview) -> None:
-        """Take back what `allocate` gave; it has been wiped already."""
+        """Take back what `allocate` gave, the same object; it has been wiped already.
+
+        This may come from the garbage collector, in the middle of another call to this object by the same thread:
+        a lock in here has to be reentrant.
+        """
 
 
 class _Heap:

@@ -146,16 +146,27 @@ class Reader:
     def element(self, tag: int | None = None) -> bytes:
         """Take the next element whole, header included; with any tag, or this one."""
         start = self._at
-        self._content(self.peek() if tag is None else tag)
+        self.content(self.peek() if tag is None else tag)
         return self._data[start : self._at]
 
     def content(self, tag: int) -> bytes:
         """Take the next element, which must have this tag, and return what is inside."""
-        return self._content(tag)
+        data, at = self._data, self._at
+        if len(data) - at < 2:
+            raise self.error("cut short")
+        if data[at] != tag:
+            raise self.error(f"tag {data[at]:#04x} where {tag:#04x} is expected")
+        if tag & 0x1F == 0x1F:
+            raise self.error("a tag of several octets")
+        size, at = self._length(at + 1)
+        if size > len(data) - at:
+            raise self.error(f"an element of {size} octets where {len(data) - at} are left")
+        self._at = at + size
+        return data[at : self._at]
 
     def enter(self, tag: int) -> Self:
         """Take the next element, which must have this tag, and return a reader of what is inside."""
-        return type(self)(self._content(tag), self._where)
+        return type(self)(self.content(tag), self._where)
 
     def sequence(self) -> Self:
         """Take a SEQUENCE; return a reader of its elements."""
@@ -172,7 +183,7 @@ class Reader:
 
     def integer(self) -> int:
         """Take an INTEGER."""
-        octets = self._content(INTEGER)
+        octets = self.content(INTEGER)
         # X.690, 8.3.2: the first nine bits are neither all zero nor all one.
         if not octets or (len(octets) > 1 and (octets[0], octets[1] >> 7) in ((0x00, 0), (0xFF, 1))):
             raise self.error("an integer that is not in its shortest form")
@@ -180,7 +191,7 @@ class Reader:
 
     def oid(self) -> str:
         """Take an OBJECT IDENTIFIER; return it in dotted decimals."""
-        octets = self._content(OID)
+        octets = self.content(OID)
         if not octets or octets[-1] & 0x80:
             raise self.error("an object identifier that ends inside an arc")
         arcs, arc = [], 0
@@ -198,18 +209,18 @@ class Reader:
 
     def octet_string(self) -> bytes:
         """Take an OCTET STRING."""
-        return self._content(OCTET_STRING)
+        return self.content(OCTET_STRING)
 
     def bit_string(self) -> bytes:
         """Take a BIT STRING of whole octets."""
-        octets = self._content(BIT_STRING)
+        octets = self.content(BIT_STRING)
         if not octets or octets[0]:
             raise self.error("a bit string that is not made of whole octets")
         return octets[1:]
 
     def bits(self) -> tuple[int, ...]:
         """Take a BIT STRING of named bits; return the numbers of those that are set, bit 0 being the first."""
-        octets = self._content(BIT_STRING)
+        octets = self.content(BIT_STRING)
         unused = octets[0] if octets else 8
         # X.690, 10.0 and 11.2.2: unused bits are zero and trailing zero bits of named bit lists are left out.
         if unused > 7 or (len(octets) == 1 and unused) or (len(octets) > 1 and not octets[-1] >> unused & 1):
@@ -229,7 +240,7 @@ class Reader:
         if tag not in (UTF8_STRING, PRINTABLE_STRING):
             raise self.error(f"tag {tag:#04x} where text is expected")
         try:
-            return self._content(tag).decode("utf-8" if tag == UTF8_STRING else "ascii")
+            return self.content(tag).decode("utf-8" if tag == UTF8_STRING else "ascii")
         except UnicodeDecodeError:
             raise self.error("text that is not in its encoding") from None
 
@@ -238,7 +249,7 @@ class Reader:
         tag = self.peek()
         if tag not in (UTC_TIME, GENERALIZED_TIME):
             raise self.error(f"tag {tag:#04x} where a time is expected")
-        octets = self._content(tag)
+        octets = self.content(tag)
         if tag == UTC_TIME:
             octets = (b"19" if octets[:1] >= b"5" else b"20") + octets
         if len(octets) != 15 or not octets[:14].isdigit() or octets[14:] != b"Z":
@@ -247,29 +258,15 @@ class Reader:
 
     def boolean(self) -> bool:
         """Take a BOOLEAN."""
-        octets = self._content(BOOLEAN)
+        octets = self.content(BOOLEAN)
         if octets not in (b"\x00", b"\xff"):
             raise self.error("a boolean that is neither 0 nor 255")
         return octets == b"\xff"
 
     def null(self) -> None:
         """Take a NULL."""
-        if self._content(NULL):
+        if self.content(NULL):
             raise self.error("a null with content")
-
-    def _content(self, tag: int) -> bytes:
-        data, at = self._data, self._at
-        if len(data) - at < 2:
-            raise self.error("cut short")
-        if data[at] != tag:
-            raise self.error(f"tag {data[at]:#04x} where {tag:#04x} is expected")
-        if tag & 0x1F == 0x1F:
-            raise self.error("a tag of several octets")
-        size, at = self._length(at + 1)
-        if size > len(data) - at:
-            raise self.error(f"an element of {size} octets where {len(data) - at} are left")
-        self._at = at + size
-        return data[at : self._at]
 
     def _length(self, at: int) -> tuple[int, int]:
         first = self._data[at]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -31,7 +31,14 @@ PLANTED = {
     "The box holds no secret and knows no cryptography but digests": Planted(
         "shell/machine", "import endocarp.crypto.keys"
     ),
+    "What holds keys parses no PKCS#11": Planted("hsm/policy", "import endocarp.wire.p11"),
 }
+
+
+def contracts() -> dict[str, Any]:
+    """Return every contract by its name."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    return {contract["name"]: contract for contract in settings["contracts"]}
 
 
 def lint(project: Path) -> "subprocess.CompletedProcess[str]":
@@ -50,8 +57,14 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_every_contract_has_a_planted_violation() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    assert {contract["name"] for contract in settings["contracts"]} == set(PLANTED)
+    assert set(contracts()) == set(PLANTED)
+
+
+def test_every_module_that_knows_pkcs11_is_out_of_reach_of_the_vault() -> None:
+    source = ROOT / "src/endocarp"
+    found = [*source.glob("wire/p11*.py"), *source.glob("hsm/token*.py")]
+    names = {"endocarp." + ".".join(path.relative_to(source).with_suffix("").parts) for path in found}
+    assert names <= set(contracts()["What holds keys parses no PKCS#11"]["forbidden_modules"])
 
 
 def test_the_contracts_hold(project: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar, cast
 
-from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.errors import DecodeError, DeviceError, EndocarpError, UsageError
 from endocarp.hsm.attributes import default_policy, key_class
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
@@ -262,12 +262,15 @@ class _Closing:
 
 
 class Session(_Closing):
-    """A connection that may be logged in; with a PIN it is."""
+    """A connection that may be logged in."""
 
-    def __init__(self, connection: Connection, pin: str | None = None) -> None:
-        super().__init__(connection)
-        if pin is not None:
-            self._connection.execute(hsm.Login(pin.encode()))
+    def log_in(self, pin: str) -> None:
+        """Log in with the PIN of the partition, which gives sight and use of private keys."""
+        self._connection.execute(hsm.Login(pin.encode()))
+
+    def log_out(self) -> None:
+        """Log out; private session keys are gone."""
+        self._connection.execute(hsm.Logout())
 
     def generate(
         self,
@@ -278,13 +281,15 @@ class Session(_Closing):
         durable: bool = True,
     ) -> Key:
         """Make a key, or a pair; one that is not `durable` ends with the session."""
-        request = hsm.Generate(
-            suite,
-            _template(suite, key_class(suite), label, key_id, durable=durable),
-            _template(suite, ObjectClass.PUBLIC_KEY, label, key_id, durable=durable),
-        )
-        own, *public = self._connection.execute(request).objects
-        return Key(self._connection, own, public[0] if public else None)
+        own_class = key_class(suite)
+        key = _template(suite, own_class, label, key_id, durable=durable)
+        if own_class is ObjectClass.SECRET_KEY:
+            request = hsm.Generate(suite, key)
+        else:
+            public = _template(suite, ObjectClass.PUBLIC_KEY, label, key_id, durable=durable)
+            request = hsm.Generate(suite, key, public)
+        own, *rest = self._connection.execute(request).objects
+        return Key(self._connection, own, rest[0] if rest else None)
 
     def keys(self, *, label: str = "", key_id: bytes = b"") -> list[Key]:
         """Return the keys with this label and id, or all."""
@@ -338,12 +343,14 @@ class Partition(_Closing):
 
     def session(self, pin: str | None = None) -> Session:
         """Open a session, a connection of its own; logged in where a PIN is given."""
-        connection = _dial(self._address)
+        session = Session(_dial(self._address))
         try:
-            return Session(connection, pin)
-        except BaseException:
-            connection.close()
+            if pin is not None:
+                session.log_in(pin)
+        except EndocarpError:
+            session.close()
             raise
+        return session
 
 
 def connect(address: str | None = None) -> Partition:

@@ -11,8 +11,8 @@ is opened, when the log has grown, and after a write that failed: no nonce meets
 left behind. Rollback to an older copy of the whole file is not seen.
 
 A record that was not written to its end was never acknowledged. It is told from one that was changed by its length,
-which has a tag of its own: where the file ends before the record does, or its tag and all that follows reads as
-zero, the record is torn, and is cut. A record that is all there and does not fit its tag closes the store.
+which has a tag of its own: where the file ends before the record does, or reads as zero from the tag on, or from
+the sector on that begins within the tag, the record is torn, and is cut. A record that is all there and does not fit its tag closes the store.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ FAILED = "store-failed"
 _MAGIC = int.from_bytes(b"ENDOSEAL", "little")
 _VERSION = 1
 _TAG_SIZE = 16
+_SECTOR = 512
 _NO_TAG = bytes(_TAG_SIZE)
 _HINT = "put back a copy of the state directory, or start with an empty one: its keys are lost then"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -103,16 +104,16 @@ class _File:
             head, start = _Head.decode_from(data, self.size)
         except DecodeError:
             return None
-        rest = data[start:]
         if self._opened(0, head.tag, self._covered(head.length)) is None:
-            self._refuse_written(head.tag, rest)
+            self._refuse_written(data, start - _TAG_SIZE)
             return None
-        sealed = bytes(rest[: head.length])
-        if len(sealed) < head.length:
+        end = start + head.length
+        if end > len(data):
             return None
+        sealed = bytes(data[start:end])
         record = self._opened(1, sealed, head.tag)
         if record is None:
-            self._refuse_written(rest[head.length - _TAG_SIZE :])
+            self._refuse_written(data, end - _TAG_SIZE)
             return None
         self._pass(sealed)
         return record
@@ -129,9 +130,11 @@ class _File:
         except Refused:
             return None
 
-    def _refuse_written(self, *tail: bytes | memoryview) -> None:
-        """Refuse a tag that does not fit, unless neither it nor anything behind it was ever written."""
-        if any(map(any, tail)):
+    def _refuse_written(self, data: memoryview, tag: int) -> None:
+        """Refuse the tag that does not fit at offset `tag`, unless nothing was written there or any further."""
+        sector = -(-tag // _SECTOR) * _SECTOR
+        begins = sector if sector < tag + _TAG_SIZE else tag
+        if any(data[tag:]) and any(data[begins:]):
             raise Refused("store-record", f"record {self.sequence} of the sealed store was changed", _HINT)
 
     def _pass(self, sealed: bytes) -> None:

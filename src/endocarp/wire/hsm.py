@@ -289,7 +289,7 @@ class Generate(Request[Objects]):
     suite: Annotated[Suite, u8]
     key: Annotated[Template, Nested(Template)]
     """For the private key of a pair, or for the secret key."""
-    public: Annotated[Template, Nested(Template)]
+    public: Annotated[Template, Nested(Template)] = Template(Policy(0))
     """For the public key of a pair; ignored where the suite has none."""
 
 

@@ -36,7 +36,7 @@ BOOT: dict[Stage, dict[Event, Stage]] = {
     Stage.FMC: {Event.RUNTIME_MEASURED: Stage.RUNTIME, Event.FAULT: Stage.FATAL},
     Stage.RUNTIME: {Event.SHUTDOWN: Stage.SHUT_DOWN},
     Stage.FATAL: {},
-    Stage.SHUT_DOWN: {},
+    Stage.SHUT_DOWN: {Event.SHUTDOWN: Stage.SHUT_DOWN},
 }
 """Only a reset leads out of FATAL and SHUT_DOWN: a new process."""
 

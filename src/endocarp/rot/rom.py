@@ -58,7 +58,7 @@ ALGORITHMS = (
 class HandOff:
     """What ROM leaves: the table and, copied once and verified, the images to run next."""
 
-    handoff: Handoff
+    table: Handoff
     fmc: bytes
     runtime: bytes
 
@@ -238,7 +238,6 @@ class Rom:
             vendor_keys=image.vendor_keys,
             owner_keys=image.owner_keys,
             idev_keys=self._idev_public,
-            idevid=CertificatePair(self.device.idevid_ecc_certificate, self.device.idevid_mldsa_certificate),
             ldevid=self.ldevid,
             fmc_alias=fmc_alias,
             rt_alias=CertificatePair(),

@@ -95,7 +95,8 @@ class Runtime:
             )
         selftest.run(ALGORITHMS)
         self.handoff, self.profile = handoff, profile
-        self.idevid = handoff.idevid
+        self.idevid = CertificatePair()
+        """Empty until box has handed the certificates in."""
         self.bank = PcrBank(handoff.pcrs, handoff.pcr_log)
         self.manifest: AuthorizedImages | None = None
         self.authorized: Mapping[int, bytes] = {}

@@ -94,7 +94,6 @@ class Handoff(Struct):
     vendor_keys: Annotated[PublicKeyPair, Nested(PublicKeyPair)]
     owner_keys: Annotated[PublicKeyPair, Nested(PublicKeyPair)]
     idev_keys: Annotated[PublicKeyPair, Nested(PublicKeyPair)]
-    idevid: Annotated[CertificatePair, Nested(CertificatePair)]
     ldevid: Annotated[CertificatePair, Nested(CertificatePair)]
     fmc_alias: Annotated[CertificatePair, Nested(CertificatePair)]
     rt_alias: Annotated[CertificatePair, Nested(CertificatePair)]

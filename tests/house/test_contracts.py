@@ -31,6 +31,9 @@ PLANTED = {
     "The box holds no secret and knows no cryptography but digests": Planted(
         "shell/machine", "import endocarp.crypto.keys"
     ),
+    "What parses strangers' octets reaches neither keys nor cryptography": Planted(
+        "hsm/token_view", "import endocarp.crypto.digest"
+    ),
     "What holds keys parses no PKCS#11": Planted("hsm/policy", "import endocarp.wire.p11"),
 }
 

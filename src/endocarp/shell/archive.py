@@ -1,16 +1,15 @@
 """Code archives: what a process is made of, as one file that can be measured, signed and run.
 
-An archive is a zip of compiled modules: the entry module of a process and every module of Endocarp that it
-imports, nothing else. A process that has no module for something cannot do it: the front's archive has no
-`endocarp.crypto`. The octets depend on the source and on the version of Python alone, so that anyone can build
-them again and compare. An archive runs from a sealed memfd: what was measured cannot change any more.
+An archive is a zip of source: the entry module of a process and every module of Endocarp that it imports,
+nothing else. A process that has no module for something cannot do it: the front's archive has no
+`endocarp.crypto`. The octets depend on the source and on zlib, so that anyone can build them again and compare, and read
+what was measured; to compile them at a start costs about 40 ms. An archive runs from a sealed memfd: what was
+measured cannot change any more.
 """
 
 import ast
 import fcntl
-import importlib.util
 import io
-import marshal
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -24,18 +23,17 @@ MAX_IMAGE = 4 << 20
 
 PACKAGE = "endocarp"
 SOURCE = Path(__file__).parent.parent
-_UNCHECKED_HASH_PYC = (0b01).to_bytes(4, "little")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100444 << 16
 
 
 def source_tree(root: Path = SOURCE) -> dict[str, tuple[str, bytes]]:
-    """Return every module below `root` by its dotted name: its path in an archive, without suffix, and its source."""
+    """Return every module below `root` by its dotted name: its path in an archive, and its source."""
     tree = {}
     for path in sorted(root.rglob("*.py")):
         parts = (PACKAGE, *path.relative_to(root).with_suffix("").parts)
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        tree[name] = ("/".join(parts), path.read_bytes())
+        tree[name] = (f"{'/'.join(parts)}.py", path.read_bytes())
     return tree
 
 
@@ -75,22 +73,15 @@ def build(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> bytes:
         for name in closure(entry, tree):
             path, source = tree[name]
             _add(archive, path, source)
-        _add(archive, "__main__", f"from {entry} import main\n\nmain()\n".encode())
+        _add(archive, "__main__.py", f"from {entry} import main\n\nmain()\n".encode())
     return out.getvalue()
 
 
 def _add(archive: zipfile.ZipFile, path: str, source: bytes) -> None:
-    info = zipfile.ZipInfo(f"{path}.pyc", _EPOCH)
+    info = zipfile.ZipInfo(path, _EPOCH)
     info.external_attr = _MODE
     info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, _compiled(f"{path}.py", source))
-
-
-def _compiled(path: str, source: bytes) -> bytes:
-    """Return a compiled module in the unchecked form of PEP 552: the archive itself is what gets checked."""
-    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
-    stamp = importlib.util.source_hash(source)
-    return importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH_PYC + stamp + marshal.dumps(code)
+    archive.writestr(info, source, compresslevel=9)
 
 
 def seal(octets: bytes, name: str) -> int:

@@ -101,7 +101,6 @@ class Box:
         self.supervisor = Supervisor()
         self.running: dict[str, Running] = {}
         self.restarts: collections.Counter[str] = collections.Counter()
-        self.reports: dict[int, socket.socket] = {}
         self.stash_log: list[StashEntry] = []
         self.boots = 0
         self.pin = ""
@@ -140,7 +139,7 @@ class Box:
         except (DeviceError, OSError, EndocarpError) as error:
             raise self._refusal_of_rot(self.machine.state.bundle, error) from None
         self._await_ready("rot")
-        ecc, mldsa = self.machine.certificates
+        ecc, mldsa = self.machine.idevid
         self.mailbox.execute(PopulateIdevEcc384Cert(ecc))
         self.mailbox.execute(PopulateIdevMldsa87Cert(mldsa))
         try:
@@ -154,11 +153,13 @@ class Box:
         with contextlib.suppress(queue.Empty):
             while True:
                 happened = self.happenings.get(timeout=1.0)
-                if isinstance(happened, Happened) and happened.message is None:
+                message = happened.message if isinstance(happened, Happened) else None
+                if message is None:
                     break
-                if isinstance(happened, Happened) and isinstance(happened.message.body, Failed):
-                    said = happened.message.body
+                if isinstance(message.body, Failed):
+                    said = message.body
                     return Refused(said.rule, f"{path}: {said.reason}", said.hint or REBUILD)
+                self._note(Happened(self.running["rot"].child, message))
         return Refused("image.bundle", f"{path}: {error}", REBUILD)
 
     def _authorize(self, name: str) -> None:
@@ -260,20 +261,15 @@ class Box:
         )
 
     def _pair(self, partition: int) -> None:
-        """Give front and a vault the two ends of a fresh channel, and keep one to the vault for reports.
+        """Give front and a vault the two ends of a fresh channel.
 
         One that has just died is paired again when it is started again.
         """
         front, vault = pair()
-        ours, theirs = pair()
         message = Pair(partition)
-        with front, vault, theirs, contextlib.suppress(OSError):
-            self.running[vault_name(partition)].child.channel.send(message, [theirs.fileno()])
+        with front, vault, contextlib.suppress(OSError):
             self.running[vault_name(partition)].child.channel.send(message, [vault.fileno()])
             self.running["front"].child.channel.send(message, [front.fileno()])
-        if partition in self.reports:
-            self.reports[partition].close()
-        self.reports[partition] = ours
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -319,7 +315,7 @@ class Box:
                 self.boot()
 
     def _start_again(self, name: str) -> None:
-        partitions = PARTITIONS
+        partitions: tuple[int, ...] = PARTITIONS
         if kind_of(name) == "vault":
             partitions = tuple(one for one in PARTITIONS if vault_name(one) == name)
             self._start_vault(partitions[0])

@@ -5,18 +5,23 @@ for. An error of our own ends one conversation and is told on stderr; it never r
 """
 
 import contextlib
+import errno
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, assert_never
 
 from endocarp.client import Line
 from endocarp.core import Ask, Close, Core, Event, HandOver, Job
 from endocarp.errors import EndocarpError
+
+_WORN_OUT = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
+"""No room for another connection just now, or its caller has left: wait and go on."""
 
 MAX_CONNECTIONS = 4096
 """How many conversations one listener holds at once; the next caller waits in the kernel's queue."""
@@ -57,15 +62,17 @@ class Conversation:
         self.ask = ask
         self.hand_over = hand_over
 
-    def run(self) -> None:
-        """Talk until one side ends it."""
-        while True:
+    def run(self, first: bytes | None = None) -> None:
+        """Talk until one side ends it; `first` is what arrived before this line was handed over."""
+        data = self.line.receive(self._patience()) if first is None else first
+        while self._take(data) and data != b"":
             data = self.line.receive(self._patience())
-            now = time.monotonic()
-            with self.lock:
-                events = self.core.expire(now) if data is None else self.core.receive(data, now)
-            if not self._carry_out(events) or data == b"":
-                return
+
+    def _take(self, data: bytes | None) -> bool:
+        now = time.monotonic()
+        with self.lock:
+            events = self.core.expire(now) if data is None else self.core.receive(data, now)
+        return self._carry_out(events)
 
     def _patience(self) -> float | None:
         due = self.core.due()
@@ -145,11 +152,7 @@ def listen(
                 time.sleep(0.05)
                 continue
             raise
-        in_thread(name, lambda connection=connection: _serve_one(connection, serve, places))  # type: ignore[misc]
-
-
-_WORN_OUT: Iterable[int] = frozenset({23, 24, 12, 103})
-"""Too many files (in the system, in this process), no memory, a caller that left: wait and go on."""
+        in_thread(name, partial(_serve_one, connection, serve, places))
 
 
 def _serve_one(

@@ -1,0 +1,142 @@
+"""The front as a process: listens for applications, parses what strangers send, holds no key.
+
+A native connection is read as far as its Hello and handed on to the vault, descriptor and all. A p11-kit
+connection is spoken to by the token core here, which asks the vault over a connection of its own.
+"""
+
+import os
+import socket
+import struct
+import sys
+import threading
+from functools import partial
+
+from endocarp.client import Line
+from endocarp.errors import DecodeError, EndocarpError
+from endocarp.hsm.token import TokenConnection
+from endocarp.shell.channel import Channel, pair, sandbox_report, told
+from endocarp.shell.memory import MemoryMode
+from endocarp.shell.sandbox import FRONT, enter
+from endocarp.shell.serve import Conversation, in_thread, listen
+from endocarp.wire import hsm
+from endocarp.wire.control import Pair, Ready, Stop
+from endocarp.wire.hsm import Door, Hello, Status, Welcome
+
+HELLO_LIMIT = 64
+"""Octets that a client may send before it is known; a Hello has fewer."""
+HELLO_TIME = 5
+"""Seconds that a client has for its Hello."""
+PAIRING_TIME = 10.0
+"""Seconds that a client waits for a vault that is just being started again."""
+PIECE = 1 << 16
+
+_PEER = struct.Struct("3i")
+
+
+class Front:
+    """The doors of the partitions, and the way from there to their vaults."""
+
+    def __init__(self) -> None:
+        self._vaults: dict[int, socket.socket] = {}
+        self._paired = threading.Condition()
+
+    def pair(self, partition: int, channel: socket.socket) -> None:
+        """Send what comes for a partition through this channel from now on."""
+        with self._paired:
+            before = self._vaults.pop(partition, None)
+            self._vaults[partition] = channel
+            self._paired.notify_all()
+        if before is not None:
+            before.close()
+
+    def serve_native(self, partition: int, connection: socket.socket) -> None:
+        """Read the Hello of a native client and hand its connection on."""
+        if not is_own_user(connection):
+            return
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", HELLO_TIME, 0))
+        octets = connection.recv(HELLO_LIMIT)
+        try:
+            hello = Hello.decode(octets)
+        except DecodeError:
+            return
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        self._hand_on(partition, Hello(hello.magic, hello.version, Door.NATIVE), connection)
+
+    def serve_token(self, partition: int, connection: socket.socket) -> None:
+        """Speak PKCS#11 with one application."""
+        if not is_own_user(connection):
+            return
+        ours, theirs = pair()
+        with ours:
+            with theirs:
+                self._hand_on(partition, Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN), theirs)
+            vault = Line(ours)
+            welcome = vault.receive()
+            if not welcome or Welcome.decode(welcome).status is not Status.OK:
+                return
+            Conversation(Line(connection, PIECE), TokenConnection(partition), ask=partial(_ask, vault)).run()
+
+    def _hand_on(self, partition: int, hello: Hello, connection: socket.socket) -> None:
+        """Give a connection to the vault of a partition. Raises OSError where there is none."""
+        with self._paired:
+            if not self._paired.wait_for(lambda: self._is_paired(partition), PAIRING_TIME):
+                raise ConnectionError(f"partition {partition} has no vault")
+            socket.send_fds(self._vaults[partition], [hello.encode()], [connection.fileno()])
+
+    def _is_paired(self, partition: int) -> bool:
+        """Tell whether the channel to a vault is there and its other end has not gone."""
+        channel = self._vaults.get(partition)
+        if channel is None:
+            return False
+        try:
+            return channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+
+def _ask(vault: Line, request: bytes) -> bytes:
+    """Ask the vault on this application's own connection. Raises ConnectionError where the vault is gone."""
+    vault.send(request)
+    reply = vault.receive()
+    if not reply:
+        raise ConnectionError("the vault is gone")
+    return reply
+
+
+def is_own_user(connection: socket.socket) -> bool:
+    """Tell whether the other side runs as the user of this server, or as root."""
+    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return uid in (0, os.getuid())
+
+
+def main() -> None:
+    """Run the front; arguments as `shell.channel.start` gives them: the listening sockets `--native-N`, `--p11-kit-N`."""
+    arguments = told(sys.argv[1:])
+    control = Channel(socket.socket(fileno=int(arguments["control"])))
+    front = Front()
+    serve = {"native": front.serve_native, "p11-kit": front.serve_token}
+    try:
+        report = enter(FRONT, required="require-sandbox" in arguments)
+        for name, descriptor in arguments.items():
+            door, _, number = name.rpartition("-")
+            if door in serve:
+                listener = socket.socket(fileno=int(descriptor))
+                in_thread(name, partial(listen, listener, name, partial(serve[door], int(number))))
+        control.send(Ready(sandbox_report(report, MemoryMode.ORDINARY)))
+        _take_pairs(control, front)
+    except EndocarpError as error:
+        control.failed(error)
+        sys.exit(1)
+
+
+def _take_pairs(control: Channel, front: Front) -> None:
+    """Take channels to vaults from box until it says stop, or is gone."""
+    while (received := control.receive()) is not None:
+        message, descriptors = received
+        if isinstance(message.body, Stop):
+            return
+        if isinstance(message.body, Pair):
+            for descriptor in descriptors:
+                front.pair(message.body.partition, socket.socket(fileno=descriptor))

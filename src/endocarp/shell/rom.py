@@ -1,0 +1,62 @@
+"""The ROM as a process: reads the device, takes the firmware bundle on the PL0 channel, becomes the FMC."""
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+from endocarp.core import Close
+from endocarp.errors import EndocarpError, Refused
+from endocarp.rot.fuses import Device
+from endocarp.rot.mailbox import MailboxConnection
+from endocarp.rot.rom import HandOff, Rom
+from endocarp.shell.archive import read_sealed, seal
+from endocarp.shell.channel import Channel, told
+from endocarp.shell.stage import StageMemory, control_of, jump
+from endocarp.wire.mailbox import PL0_CALLER
+
+
+def main() -> None:
+    """Run the first stage; arguments as `shell.channel.start` gives them, `--device PATH` among them."""
+    arguments = told(sys.argv[1:])
+    control = control_of(arguments)
+    try:
+        memory = StageMemory()
+        device = _read_device(Path(arguments["device"]))
+        rom = Rom(device, memory.vault, read_sealed(int(arguments["image"])))
+        control.progress(f"rom: identity of {device.model} derived, self-tests passed, waits for firmware")
+        result = _serve(rom, socket.socket(fileno=int(arguments["pl0"])), control)
+        control.progress(
+            f"rom: firmware verified, vendor and owner signatures hold: FMC {_short(result.table.fmc_digest)}"
+        )
+        runtime = seal(result.runtime, "runtime")
+        jump(seal(result.fmc, "fmc"), result.table, arguments, vault=memory.descriptor, runtime=runtime)
+    except EndocarpError as error:
+        control.failed(error)
+        sys.exit(1)
+
+
+def _read_device(path: Path) -> Device:
+    try:
+        return Device.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused("device", f"{path}: {error}", "make one with: endocarp rot manufacture") from None
+
+
+def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> HandOff:
+    """Answer the mailbox until firmware has been accepted. Raises what ended the boot, once it has been answered."""
+    core = MailboxConnection(rom, PL0_CALLER)
+    while rom.result is None:
+        events = core.receive(pl0.recv(1 << 16), time.monotonic())
+        if rom.fault is not None:
+            control.failed(rom.fault)
+        for message in core.outgoing():
+            pl0.sendall(message)
+        if rom.fault is not None or any(isinstance(event, Close) for event in events):
+            sys.exit(1)
+    pl0.detach()
+    return rom.result
+
+
+def _short(digest: bytes) -> str:
+    return f"{digest.hex()[:16]}…"

@@ -1,0 +1,114 @@
+"""The runtime of the root of trust as a process: the mailbox of box, the mailbox socket, the custody channels."""
+
+import os
+import socket
+import stat
+import sys
+import threading
+
+from endocarp.client import Line
+from endocarp.errors import EndocarpError
+from endocarp.rot.mailbox import MailboxConnection
+from endocarp.rot.runtime import Runtime
+from endocarp.shell.archive import read_sealed
+from endocarp.shell.channel import Channel, sandbox_report, told
+from endocarp.shell.sandbox import ROT, enter
+from endocarp.shell.serve import Conversation, in_thread, listen
+from endocarp.shell.stage import StageMemory, control_of, read_table
+from endocarp.wire.control import Ready, Stop
+from endocarp.wire.custody import MESSAGE_LIMIT
+from endocarp.wire.mailbox import PL0_CALLER, PL1_CALLER
+
+PIECE = 1 << 16
+"""The most octets of a stream that are taken at once."""
+
+
+class BoxLine(Line):
+    """The line to box: with a piece of the stream may come a descriptor, of sealed memory or of a channel.
+
+    Sealed memory is given to `core` at once; a channel waits in `channel` for the command that it belongs to.
+    """
+
+    def __init__(self, connection: socket.socket, core: MailboxConnection) -> None:
+        super().__init__(connection, PIECE)
+        self._connection = connection
+        self._core = core
+        self.channel: socket.socket | None = None
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        """Return a piece of the stream, as `Line` does; raises Refused where the memory beside it can change."""
+        if patience is not None and not self._arrives(patience):
+            return None
+        data, descriptors, _, _ = socket.recv_fds(self._connection, PIECE, 1)
+        for descriptor in descriptors:
+            self._take(descriptor)
+        return data
+
+    def _take(self, descriptor: int) -> None:
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            self.channel = socket.socket(fileno=descriptor)
+            return
+        try:
+            self._core.attach(memoryview(read_sealed(descriptor)))
+        finally:
+            os.close(descriptor)
+
+
+class RootOfTrust:
+    """The runtime and everybody who talks to it; one lock covers every decision."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.lock = threading.Lock()
+
+    def serve_box(self, connection: socket.socket) -> None:
+        """Answer box, which has privilege level 0. Its end is the end of this process."""
+        core = MailboxConnection(self.runtime, PL0_CALLER)
+        line = BoxLine(connection, core)
+        Conversation(line, core, self.lock, hand_over=lambda message: self._attach(line, message)).run()
+
+    def serve_caller(self, connection: socket.socket) -> None:
+        """Answer a caller of the mailbox socket, who has privilege level 1."""
+        Conversation(Line(connection, PIECE), MailboxConnection(self.runtime, PL1_CALLER), self.lock).run()
+
+    def _attach(self, line: BoxLine, message: bytes) -> None:
+        """Make the channel that came beside the command the custody channel that the runtime has granted."""
+        channel, line.channel = line.channel, None
+        if channel is None:
+            return
+        core = self.runtime.custody(message)
+
+        def serve() -> None:
+            with channel:
+                Conversation(Line(channel, MESSAGE_LIMIT + 1), core, self.lock).run()
+
+        in_thread("custody", serve)
+
+
+def main() -> None:
+    """Run the last stage; arguments as `shell.stage.jump` gives them."""
+    arguments = told(sys.argv[1:])
+    control = control_of(arguments)
+    try:
+        memory = StageMemory(int(arguments["vault"]))
+        service = RootOfTrust(Runtime(read_table(arguments), memory.vault))
+        box = socket.socket(fileno=int(arguments["pl0"]))
+        mailbox = socket.socket(fileno=int(arguments["mailbox"]))
+        os.close(memory.descriptor)
+        report = enter(ROT, required="require-sandbox" in arguments)
+        in_thread("box", lambda: service.serve_box(box))
+        in_thread("mailbox", lambda: listen(mailbox, "mailbox", service.serve_caller))
+        control.send(Ready(sandbox_report(report, memory.mode)))
+        wait_for_stop(control)
+        with service.lock:
+            service.runtime.shut_down()
+    except EndocarpError as error:
+        control.failed(error)
+        sys.exit(1)
+
+
+def wait_for_stop(control: Channel) -> None:
+    """Return once this process shall end: it was told to, or whoever started it is gone."""
+    while (received := control.receive()) is not None:
+        if isinstance(received[0].body, Stop):
+            return

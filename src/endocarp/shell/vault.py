@@ -1,0 +1,121 @@
+"""A vault as a process: keys of one partition, no listening socket, no path but its store.
+
+Connections come over pair channels, which box sets up: each message is the Hello of a client, and beside it the
+connection.
+"""
+
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from endocarp.client import Line
+from endocarp.crypto import selftest
+from endocarp.crypto.secret import Secret, keep_in
+from endocarp.errors import DecodeError, EndocarpError
+from endocarp.hsm.partition import open_partition
+from endocarp.hsm.report import Surroundings
+from endocarp.hsm.vault import Vault, VaultConnection
+from endocarp.shell.channel import Channel, sandbox_report, told
+from endocarp.shell.memory import SecretMemory
+from endocarp.shell.sandbox import enter, vault_profile
+from endocarp.shell.serve import Conversation, in_thread
+from endocarp.shell.storage import FileStorage
+from endocarp.wire import custody, hsm
+from endocarp.wire.control import Pair, Ready, SandboxReport, Stop
+
+HELLO_LIMIT = 64
+"""Octets of the message beside a connection: a Hello has fewer."""
+
+
+def main() -> None:
+    """Run a vault; arguments as `shell.channel.start` gives them, and `--partition N --store DIR --custody FD`."""
+    arguments = told(sys.argv[1:])
+    control = Channel(socket.socket(fileno=int(arguments["control"])))
+    try:
+        _serve(arguments, control)
+    except EndocarpError as error:
+        control.failed(error)
+        sys.exit(1)
+
+
+def _serve(arguments: dict[str, str], control: Channel) -> None:
+    memory = SecretMemory()
+    keep_in(memory)
+    selftest.run(selftest.Algorithm)
+    root_of_trust = socket.socket(fileno=int(arguments["custody"]))
+    number, store = int(arguments["partition"]), Path(arguments["store"])
+    seal_key = Secret(ask(root_of_trust, custody.SealKey()).key)
+    partition, pin = open_partition(number, FileStorage(store), seal_key, os.urandom)
+    if partition.torn:
+        control.progress(
+            f"vault-{number}: the store ended in {partition.torn} octets of a write that a crash cut short; they are gone"
+        )
+    identity = partition.identity
+    certification = ask(
+        root_of_trust, custody.CertifyIdentity(identity.ecc.public.raw, identity.mldsa.public.raw)
+    )
+    report = sandbox_report(enter(vault_profile(store), required="require-sandbox" in arguments), memory.mode)
+    surroundings = Surroundings(certification, memory.mode.name.lower(), _for_report(report))
+    vault = Vault(partition, surroundings, os.urandom, threading.RLock())
+    control.send(Ready(report, pin.decode() if pin else ""))
+    _take_pairs(control, vault)
+    seal_key.close()
+
+
+def ask(channel: socket.socket, request: custody.Request[custody.Reply]) -> custody.Reply:
+    """Ask the root of trust on a custody channel; raises DeviceError where it refuses, DecodeError where it is gone."""
+    channel.sendall(custody.encode_request(request))
+    message = channel.recv(custody.MESSAGE_LIMIT + 1)
+    if not message:
+        raise DecodeError("custody", "the root of trust closed the channel")
+    return custody.decode_reply(request, message)
+
+
+def _for_report(report: SandboxReport) -> dict[str, str]:
+    """Return what a partition says of its sandbox, in words."""
+    return {
+        "no_new_privileges": "yes" if report.no_new_privileges else "no",
+        "not_dumpable": "yes" if report.not_dumpable else "no",
+        "landlock": f"ABI {report.landlock_abi}" if report.landlock_abi else "no",
+        "seccomp": "filter" if report.seccomp else "no",
+        "parsed keys": "in the ordinary heap of the crypto library",
+    }
+
+
+def _take_pairs(control: Channel, vault: Vault) -> None:
+    """Take pair channels from box until it says stop, or is gone."""
+    while (received := control.receive()) is not None:
+        message, descriptors = received
+        if isinstance(message.body, Stop):
+            return
+        if isinstance(message.body, Pair):
+            for descriptor in descriptors:
+                take_connections(socket.socket(fileno=descriptor), vault)
+
+
+def take_connections(channel: socket.socket, vault: Vault) -> None:
+    """Serve every connection that comes over a pair channel, in threads of their own."""
+
+    def serve() -> None:
+        with channel:
+            while True:
+                hello, descriptors, _, _ = socket.recv_fds(channel, HELLO_LIMIT, 1)
+                if not hello:
+                    return
+                for descriptor in descriptors:
+                    start_connection(socket.socket(fileno=descriptor), hello, vault)
+
+    in_thread("pair", serve)
+
+
+def start_connection(connection: socket.socket, hello: bytes, vault: Vault) -> None:
+    """Serve one connection in a thread of its own; `hello` is what its client said first."""
+
+    def serve() -> None:
+        with connection:
+            line = Line(connection, hsm.MESSAGE_LIMIT + 1)
+            Conversation(line, VaultConnection(vault)).run(hello)
+
+    in_thread("connection", serve)

@@ -1,0 +1,35 @@
+"""The relying party of the tests: knows the simulated server's root by name, and what it must show."""
+
+from collections.abc import Mapping
+
+from tests.simulators.device import NONCE, NOW, DeviceSimulator, references
+
+from endocarp.verifier.appraise import appraise
+from endocarp.verifier.chain import Anchor
+from endocarp.verifier.policy import References
+from endocarp.verifier.verdict import Outcome, Verdict
+
+
+def judge(
+    octets: bytes,
+    *,
+    anchors: Mapping[str, Anchor] | None = None,
+    expected: References | None = None,
+    nonce: bytes | None = NONCE,
+    now: float = NOW,
+) -> Verdict:
+    """Appraise evidence as a relying party does that has challenged an unspoilt simulator."""
+    if anchors is None:
+        anchor = DeviceSimulator().anchor()
+        anchors = {anchor.name: anchor}
+    return appraise(octets, anchors, references() if expected is None else expected, nonce, now)
+
+
+def failed(verdict: Verdict) -> set[str]:
+    """Return the rules that failed."""
+    return {one.rule for one in verdict.findings if one.outcome is Outcome.FAILED}
+
+
+def unreached(verdict: Verdict) -> set[str]:
+    """Return the rules that nobody could look at."""
+    return {one.rule for one in verdict.findings if one.outcome is Outcome.UNREACHED}

@@ -76,6 +76,18 @@ def key(role: str, suite: Suite) -> PrivateKey:
     return keys.generate(suite)
 
 
+@functools.cache
+def root_certificate(name: str, signer: PrivateKey) -> bytes:
+    """Return a root certificate under this name, always the same one."""
+    return certs.self_signed_ca(Name(name), signer)
+
+
+@functools.cache
+def issue(tbs: bytes, signer: PrivateKey) -> bytes:
+    """Sign a certificate, or return the one that was signed before."""
+    return certs.certificate(tbs, signer)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A certificate before it is signed."""
@@ -107,7 +119,7 @@ class Plan:
             not_before=self.not_before,
             not_after=self.not_after,
         )
-        return certs.certificate(tbs, self.signer)
+        return issue(tbs, self.signer)
 
 
 def tcb_info(
@@ -208,7 +220,7 @@ class DeviceSimulator:
         return Anchor(
             self.model,
             {
-                suite: Certificate.parse(certs.self_signed_ca(Name(self.model), self.key("root", suite)))
+                suite: Certificate.parse(root_certificate(self.model, self.key("root", suite)))
                 for suite in SUITES
             },
         )

@@ -7,8 +7,10 @@
 
 Everything that will be needed is imported and opened before: the filter forbids `open`. Where the kernel or
 libseccomp lacks a step, the process goes on without it and says so; `--require-sandbox` makes that a refusal.
+All but the limits holds for the calling thread and those that it starts, so it is entered before any other starts.
 """
 
+import contextlib
 import ctypes
 import enum
 import errno
@@ -18,13 +20,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from endocarp.errors import Refused
-
-try:
-    import pyseccomp
-except (ImportError, OSError, RuntimeError):  # libseccomp is not installed
-    pyseccomp = None
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_DUMPABLE = 4
@@ -44,12 +42,15 @@ _TRUNCATE = 1 << 14
 # What every process needs once it runs: its own memory, threads, descriptors that it has, time, entropy, the end.
 _RUNNING = """
     brk clock_gettime clock_nanosleep close dup epoll_ctl epoll_wait epoll_pwait exit exit_group fcntl
-    fstat futex getpid gettid getrandom gettimeofday getuid geteuid ioctl lseek madvise membarrier mlock mmap mprotect
+    fstat futex getpid gettid getrandom gettimeofday getuid geteuid lseek madvise membarrier mlock mmap mprotect
     mremap munmap nanosleep newfstatat poll ppoll pread64 read restart_syscall rseq rt_sigaction rt_sigprocmask
     rt_sigreturn sched_getaffinity sched_yield set_robust_list sigaltstack tgkill uname wait4 write writev
 """.split()
 _TALKING = "getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto setsockopt shutdown".split()
+_KEEPING = "ftruncate memfd_create memfd_secret readlink".split()  # more memory for secrets: `shell.memory`
 _STORING = "fdatasync fsync ftruncate open openat pwrite64 rename renameat renameat2 unlink unlinkat".split()
+_IOCTLS = (0x5401, 0x5421, 0x5450, 0x5451)
+"""TCGETS, FIONBIO, FIONCLEX, FIOCLEX (asm-generic/ioctls.h): what the interpreter itself asks of a descriptor."""
 _NEVER = """
     bpf delete_module execve execveat finit_module fork init_module io_uring_setup kexec_load keyctl mount
     perf_event_open pivot_root process_vm_readv process_vm_writev ptrace setns umount2 unshare userfaultfd vfork
@@ -75,13 +76,13 @@ class Profile:
 
 
 BOX = Profile("box", starts_processes=True)
-ROT = Profile("rot", ("accept4", "memfd_create"))
+ROT = Profile("rot", ("accept4", *_KEEPING))
 FRONT = Profile("front", ("accept4", "socketpair"))
 
 
 def vault_profile(store: Path) -> Profile:
     """Return the profile of a vault whose store lies in this directory: the only place that it may touch."""
-    return Profile("vault", tuple(_STORING), (store,))
+    return Profile("vault", (*_KEEPING, *_STORING), (store,))
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every step of the sandbox holds."""
-        return self.no_new_privileges and self.not_dumpable and self.landlock_abi > 0 and not self.notes
+        filtered = self.landlock_abi > 0 and self.seccomp is Seccomp.FILTER
+        return self.no_new_privileges and self.not_dumpable and filtered and not self.notes
 
 
 def enter(profile: Profile, *, required: bool = False) -> Report:
@@ -105,14 +107,17 @@ def enter(profile: Profile, *, required: bool = False) -> Report:
 
     Raises Refused `sandbox.incomplete` where `required` and a step is missing.
     """
-    notes: list[str] = []
+    notes = _other_threads()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     dumpable = _prctl(_PR_SET_DUMPABLE, 0)
     if profile.starts_processes:
-        return Report(privileges, dumpable, 0, Seccomp.OFF, ("starts the others: no Landlock, no seccomp",))
+        notes.append("starts the others: no Landlock, no seccomp")
+        return Report(privileges, dumpable, 0, Seccomp.OFF, tuple(notes))
+    library = _library()
+    _load_unwinder()
     abi = _landlock(profile.directories, notes)
-    seccomp = _seccomp(profile.calls, notes)
+    seccomp = _seccomp(library, profile.calls, notes)
     report = Report(privileges, dumpable, abi, seccomp, tuple(notes))
     if required and not report.complete:
         raise Refused(
@@ -123,6 +128,12 @@ def enter(profile: Profile, *, required: bool = False) -> Report:
     return report
 
 
+def _other_threads() -> list[str]:
+    """Return a note where threads run that no step will reach."""
+    others = len(list(Path("/proc/self/task").iterdir())) - 1
+    return [f"threads that were started before, and stay outside: {others}"] if others else []
+
+
 def _prctl(option: int, value: int) -> bool:
     return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
 
@@ -131,7 +142,10 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def _landlock(directories: Iterable[Path], notes: list[str]) -> int:
-    """Restrict the process to `directories`; return the ABI that was used, 0 where there is none."""
+    """Restrict the process to `directories`; return the ABI that was used, 0 where there is none.
+
+    Raises Refused `sandbox.landlock` where a directory is not there.
+    """
     abi = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
     if abi <= 0:
         notes.append("this kernel has no Landlock")
@@ -153,11 +167,15 @@ def _landlock(directories: Iterable[Path], notes: list[str]) -> int:
             return 0
     finally:
         os.close(ruleset)
-    return int(abi)
+    return int(known)
 
 
 def _allow_below(ruleset: int, directory: Path, rights: int) -> None:
-    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "make it again, or take another state directory with --state"
+        raise Refused("sandbox.landlock", f"{directory}: {error.strerror}", hint) from None
     try:
         rule = struct.pack("<Qi", (_BELOW_DIRECTORY | _TRUNCATE) & rights, fd)
         if _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0) != 0:
@@ -173,7 +191,7 @@ def _last_error() -> str:
 # --- seccomp --------------------------------------------------------------------------------------------------
 
 
-def _seccomp(calls: Sequence[str], notes: list[str]) -> Seccomp:
+def _seccomp(pyseccomp: Any, calls: Sequence[str], notes: list[str]) -> Seccomp:
     """Load the filter; a call that is not on the list fails with EPERM, one that only an intruder makes kills."""
     if pyseccomp is None:
         notes.append("libseccomp is not installed (apt-get install libseccomp2)")
@@ -182,6 +200,8 @@ def _seccomp(calls: Sequence[str], notes: list[str]) -> Seccomp:
         table = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
         for name in (*_RUNNING, *_TALKING, *calls):
             table.add_rule(pyseccomp.ALLOW, name)
+        for number in _IOCTLS:  # not TIOCSTI, which types on the terminal of whoever started the server
+            table.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, number))
         for name in _NEVER:
             table.add_rule(pyseccomp.KILL_PROCESS, name)
         # Threads, but no processes. The flags of clone3 lie in memory where a filter cannot see them: it is said
@@ -195,3 +215,22 @@ def _seccomp(calls: Sequence[str], notes: list[str]) -> Seccomp:
         notes.append(f"seccomp did not take hold: {error}")
         return Seccomp.OFF
     return Seccomp.FILTER
+
+
+def _library() -> Any:
+    """Return pyseccomp, or None where libseccomp is not installed.
+
+    It is imported late, as it takes 30 ms to find libseccomp and not every process that knows this module filters; but
+    before Landlock, which shuts it out.
+    """
+    try:
+        import pyseccomp  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return pyseccomp
+
+
+def _load_unwinder() -> None:
+    """Load what the C library opens when the first thread is ended from outside: without it, that aborts the process."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")

@@ -20,6 +20,11 @@ from endocarp.errors import Refused
 CHUNK = 64 << 10
 GRAIN = 64
 _MEMFD_SECRET = 447
+_HINTS = {
+    errno.EAGAIN: "raise the limit of locked memory (ulimit -l)",
+    errno.EPERM: "raise the limit of locked memory (ulimit -l)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,14 +39,20 @@ class MemoryMode(enum.IntEnum):
 def secret_descriptor(size: int) -> tuple[int, MemoryMode]:
     """Return a descriptor of `size` octets of the best memory there is; it may be inherited by a child.
 
-    memfd_secret where the kernel has it, else an ordinary memfd, which the caller locks after mapping.
+    memfd_secret where the kernel has it, else an ordinary memfd, which the caller locks after mapping. Raises
+    Refused `memory.secret` where not even that is to be had.
     """
-    fd = _libc.syscall(_MEMFD_SECRET, 0)
+    fd = _libc.syscall(_MEMFD_SECRET, os.O_CLOEXEC)
     mode = MemoryMode.SECRET
-    if fd < 0:
-        fd = os.memfd_create("secret", os.MFD_CLOEXEC)
-        mode = MemoryMode.ORDINARY
-    os.ftruncate(fd, size)
+    try:
+        if fd < 0:
+            fd = os.memfd_create("secret", os.MFD_CLOEXEC)
+            mode = MemoryMode.ORDINARY
+        os.ftruncate(fd, size)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise _out_of_memory(error) from None
     return fd, mode
 
 
@@ -72,9 +83,7 @@ def _lock(region: mmap.mmap, size: int) -> bool:
 
 
 def _out_of_memory(error: OSError) -> Refused:
-    hint = (
-        "raise the limit of locked memory (ulimit -l)" if error.errno in (errno.EAGAIN, errno.EPERM) else ""
-    )
+    hint = _HINTS.get(error.errno or 0, "free some memory of this machine")
     return Refused("memory.secret", f"no more memory for secrets: {error.strerror}", hint)
 
 
@@ -89,7 +98,9 @@ class SecretMemory:
         self._free: dict[int, list[memoryview]] = {}
         self._lent: dict[int, memoryview] = {}
         self._rest = memoryview(b"")
-        self._lock = threading.Lock()
+        # The collector may end a forgotten secret in the middle of any step below, and its memory then comes back in
+        # the same thread. `release` touches nothing that `allocate` has half changed.
+        self._lock = threading.RLock()
         self._grow(CHUNK)
 
     def allocate(self, size: int) -> memoryview:

@@ -25,6 +25,7 @@ PACKAGE = "endocarp"
 SOURCE = Path(__file__).parent.parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100444 << 16
+_REBUILD = "start once with --rebuild"
 
 
 def source_tree(root: Path = SOURCE) -> dict[str, tuple[str, bytes]]:
@@ -107,19 +108,25 @@ def read_sealed(fd: int) -> bytes:
     except OSError:
         seals = 0
     if seals & SEALS != SEALS:
-        raise Refused("image.seal", "the image is not in sealed memory")
+        hint = "hand it over in a memfd that is sealed against writing, growing, shrinking and further seals"
+        raise Refused("image.seal", "the image is not in sealed memory", hint)
     size = os.fstat(fd).st_size
     if size > MAX_IMAGE:
-        raise Refused("image.size", f"the image has {size} octets, at most {MAX_IMAGE}")
+        raise _too_large("the image")
     return os.pread(fd, size, 0)
 
 
 def load(path: Path) -> bytes:
     """Read an image from disk. Raises Refused `image.missing` where it is not there, `image.size` where too large."""
     try:
-        octets = path.read_bytes()
+        with path.open("rb") as source:
+            octets = source.read(MAX_IMAGE + 1)
     except OSError as error:
-        raise Refused("image.missing", f"{path}: {error.strerror}", "start once with --rebuild") from None
+        raise Refused("image.missing", f"{path}: {error.strerror}", _REBUILD) from None
     if len(octets) > MAX_IMAGE:
-        raise Refused("image.size", f"{path} has {len(octets)} octets, at most {MAX_IMAGE}")
+        raise _too_large(str(path))
     return octets
+
+
+def _too_large(what: str) -> Refused:
+    return Refused("image.size", f"{what} has more than {MAX_IMAGE} octets", _REBUILD)

@@ -1,7 +1,7 @@
 """The control channel between a process and the one that started it (`wire.control`), with descriptors.
 
 Also how a process is started: by exec of the interpreter on a sealed archive, with nothing inherited but the
-descriptors that are named, and with an empty environment.
+descriptors that are named, standard output and error, and an environment that names the language alone.
 """
 
 import os
@@ -11,11 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from endocarp.errors import EndocarpError, Refused
+from endocarp.errors import DecodeError, EndocarpError, Refused
 from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     MAX_MESSAGE,
+    NOTE_LIMIT,
+    TEXT_LIMIT,
     ControlMessage,
     Failed,
     Note,
@@ -30,10 +32,14 @@ _LANGUAGE = {"LANG": "C.UTF-8"}
 
 
 class Channel:
-    """One end of a control channel. `receive` returns None where the other end is gone."""
+    """One end of a control channel. `receive` returns None where the other end is gone.
 
-    def __init__(self, end: socket.socket) -> None:
+    `descriptors` says how many may come with one message; others are dropped by the kernel.
+    """
+
+    def __init__(self, end: socket.socket, *, descriptors: int = 1) -> None:
         self.socket = end
+        self.descriptors = descriptors
 
     def send(self, body: Progress | Ready | Failed | Pair | Stop, fds: Sequence[int] = ()) -> None:
         """Send one message and copies of `fds`; raises OSError where the other end is gone."""
@@ -41,14 +47,29 @@ class Channel:
         socket.send_fds(self.socket, [message], list(fds))
 
     def receive(self) -> tuple[ControlMessage, list[int]] | None:
-        """Wait for one message and the descriptors that came with it, which the caller owns."""
-        data, fds, _, _ = socket.recv_fds(self.socket, MAX_MESSAGE, 4)
-        return (ControlMessage.decode(data), fds) if data else None
+        """Wait for one message and the descriptors that came with it, which the caller owns.
+
+        Raises DecodeError where it is no control message.
+        """
+        try:
+            data, fds, _, _ = socket.recv_fds(
+                self.socket, MAX_MESSAGE, self.descriptors, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        try:
+            return ControlMessage.decode(data), fds
+        except DecodeError:
+            for fd in fds:
+                os.close(fd)
+            raise
 
     def progress(self, text: str) -> None:
         """Tell a step that was taken; that nobody listens any more is no reason to stop here."""
         try:
-            self.send(Progress(text))
+            self.send(Progress(_cut(text)))
         except OSError:
             return
 
@@ -56,9 +77,14 @@ class Channel:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code
         try:
-            self.send(Failed(rule, getattr(error, "reason", str(error))[:1000], error.advice()))
+            self.send(Failed(rule, _cut(getattr(error, "reason", str(error))), _cut(error.advice())))
         except OSError:
             return
+
+
+def _cut(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Return what of `text` fits `limit` octets of UTF-8; octets of a path that are no text are spelt out."""
+    return text.encode(errors="backslashreplace")[:limit].decode(errors="ignore")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -83,18 +109,24 @@ def start(
     `descriptors` are inherited, each told to the process as `--NAME NUMBER`; the control channel comes as `--control`.
     """
     ours, theirs = pair()
+    # A child has no descriptors to give.
+    channel = Channel(ours, descriptors=0)
     given = {"control": theirs.fileno(), "image": image, **(descriptors or {})}
     told = [word for key, fd in given.items() for word in (f"--{key}", str(fd))]
     with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-I", f"/proc/self/fd/{image}", *told, *arguments],
-            pass_fds=list(given.values()),
-            env=_LANGUAGE,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    return Child(name, process, Channel(ours))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", f"/proc/self/fd/{image}", *told, *arguments],
+                pass_fds=list(given.values()),
+                env=_LANGUAGE,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return Child(name, process, channel)
 
 
 def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]) -> None:
@@ -120,5 +152,5 @@ def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:
         report.landlock_abi,
         report.seccomp,
         memory,
-        notes=tuple(Note(text) for text in report.notes),
+        notes=tuple(Note(_cut(text, NOTE_LIMIT)) for text in report.notes),
     )

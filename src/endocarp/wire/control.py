@@ -23,12 +23,16 @@ from endocarp.wire.codec import (
 
 MAX_MESSAGE = 16 << 10
 """The size in octets that no control message exceeds."""
+TEXT_LIMIT = 1 << 10
+"""Octets in a text for people."""
+NOTE_LIMIT = 256
+"""Octets in a remark of a sandbox."""
 
 
 class Note(Struct):
     """One remark of a sandbox on what it lacks."""
 
-    text: Annotated[str, Text(u16, limit=256)]
+    text: Annotated[str, Text(u16, limit=NOTE_LIMIT)]
 
 
 class SandboxReport(Struct):
@@ -47,7 +51,7 @@ class SandboxReport(Struct):
 class Progress(Struct):
     """A step that was taken, as a line for people."""
 
-    text: Annotated[str, Text(u16)]
+    text: Annotated[str, Text(u16, limit=TEXT_LIMIT)]
 
 
 class Ready(Struct):
@@ -60,9 +64,9 @@ class Ready(Struct):
 class Failed(Struct):
     """The process gives up: the rule, the reason and what to do, as `endocarp.errors` has them."""
 
-    rule: Annotated[str, Text(u16)]
-    reason: Annotated[str, Text(u16)]
-    hint: Annotated[str, Text(u16)] = ""
+    rule: Annotated[str, Text(u16, limit=TEXT_LIMIT)]
+    reason: Annotated[str, Text(u16, limit=TEXT_LIMIT)]
+    hint: Annotated[str, Text(u16, limit=TEXT_LIMIT)] = ""
 
 
 class Pair(Struct):

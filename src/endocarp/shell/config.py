@@ -5,7 +5,10 @@ directory belongs to people: keys that sign images, trust anchors, reference val
 judges the server must not lie where the server could change it, hence two.
 """
 
+import contextlib
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,8 @@ from endocarp.errors import UsageError
 _LONGEST_SOCKET = "partition-0000/p11-kit.sock"
 _SOCKET_PATH_LIMIT = 107
 """Octets in the address of a Unix socket, without the closing zero (unix(7))."""
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True)
@@ -139,17 +144,25 @@ def config(directory: Path | None, environment: Mapping[str, str] = os.environ) 
 def _directory(given: Path | None, variable: str, default: str, environment: Mapping[str, str]) -> Path:
     if given is not None:
         return given.absolute()
-    home = environment.get(variable) or str(Path(environment.get("HOME", "/")) / default)
-    return Path(home).absolute() / "endocarp"
+    base = Path(environment.get(variable, ""))
+    if not base.is_absolute():  # XDG Base Directory Specification 0.8: a relative path is to be ignored
+        base = Path(environment.get("HOME") or "/").absolute() / default
+    return base / "endocarp"
 
 
 def make_private(directory: Path) -> None:
-    """Make a directory that only its owner may enter, with the ones above it.
+    """Make a directory that only its owner may enter, with those above it that are not there yet.
 
-    Raises UsageError where that is not possible.
+    Raises UsageError where that is not possible, or where one is there already that holds something and that others
+    may enter: it is not ours to shut (`--state /tmp`).
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in reversed([one for one in (directory, *directory.parents) if not one.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        if mode & _OTHERS and any(directory.iterdir()):
+            hint = f"keep them out with: chmod 700 {directory}, or choose another with --state or --config"
+            raise UsageError(f"{directory} is open to others (mode {mode:04o})", hint)
         directory.chmod(0o700)
     except OSError as error:
         raise unwritable(directory, error) from None
@@ -159,17 +172,19 @@ def unwritable(path: Path, error: OSError) -> UsageError:
     """Return the error to raise where something below the state or configuration directory cannot be written."""
     hint = (
         "free some space"
-        if error.errno == 28
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
         else "give yourself the right to write there, or choose another with --state or --config"
     )
-    return UsageError(f"cannot write {path}: {error.strerror}", hint)
+    return UsageError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def write(path: Path, octets: bytes, *, mode: int = 0o600) -> None:
     """Write a file as a whole or not at all: a new one beside it, to disk, then renamed over it."""
     fresh = path.with_name(f"{path.name}.new")
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        # What a crash left behind may have another mode: it makes way, it is not written into.
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as out:
             out.write(octets)
             out.flush()
@@ -177,7 +192,8 @@ def write(path: Path, octets: bytes, *, mode: int = 0o600) -> None:
         fresh.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise unwritable(path, error) from None
 
 

@@ -1,6 +1,7 @@
 """A store's octets in one file of a directory of its own: durable appends, atomic replacement.
 
-Every method raises OSError where it cannot keep its word, and leaves the file as it was, or as a crash would.
+Every method raises OSError where it cannot keep its word, and leaves the file as it was, or as a crash would. Where
+nobody can say any more which of two files a crash would leave, nothing is written from then on.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ from endocarp.shell.config import sync_directory
 
 _NAME = "records"
 _FRESH = "records.new"
+_PIECE = 1 << 20
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 class FileStorage:
@@ -24,8 +27,10 @@ class FileStorage:
         """Return all octets; none where nothing was ever stored."""
         with contextlib.suppress(FileNotFoundError):
             (self.directory / _FRESH).unlink()
-        self._open(os.O_CREAT)
-        return os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        self.close()
+        self._fd = os.open(self.directory / _NAME, _FLAGS, 0o600)
+        sync_directory(self.directory)
+        return _read_all(self._fd)
 
     def append(self, octets: bytes) -> None:
         """Add octets at the end; they survive a crash once this has returned."""
@@ -40,18 +45,23 @@ class FileStorage:
     def replace(self, octets: bytes) -> None:
         """Put these octets in place of all others, wholly or not at all."""
         fresh = self.directory / _FRESH
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(fresh, _FLAGS | os.O_TRUNC, 0o600)
         try:
             _write_all(fd, octets)
             os.fsync(fd)
+            fresh.replace(self.directory / _NAME)
         except OSError:
-            fresh.unlink()
-            raise
-        finally:
             os.close(fd)
-        fresh.replace(self.directory / _NAME)
-        sync_directory(self.directory)
-        self._open(0)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        self.close()
+        try:
+            sync_directory(self.directory)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
 
     def close(self) -> None:
         """Close the file."""
@@ -59,10 +69,12 @@ class FileStorage:
             os.close(self._fd)
             self._fd = -1
 
-    def _open(self, flags: int) -> None:
-        fd = os.open(self.directory / _NAME, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
-        self.close()
-        self._fd = fd
+
+def _read_all(fd: int) -> bytes:
+    found = bytearray()
+    while piece := os.pread(fd, _PIECE, len(found)):
+        found += piece
+    return bytes(found)
 
 
 def _write_all(fd: int, octets: bytes) -> None:

@@ -7,8 +7,14 @@ A challenge is good for one verdict: `take` removes it.
 import contextlib
 from pathlib import Path
 
-from endocarp.errors import UsageError
-from endocarp.shell.config import Config, make_private, write
+from endocarp.errors import DecodeError, UsageError
+from endocarp.shell.config import Config, make_private, sync_directory, unwritable, write
+from endocarp.verifier.appraise import appraise
+from endocarp.verifier.chain import Anchor
+from endocarp.verifier.policy import References
+from endocarp.verifier.verdict import Verdict
+from endocarp.wire.cose import SignedMessage
+from endocarp.wire.evidence import Evidence
 
 _NONCE_SIZE = 32
 
@@ -26,13 +32,43 @@ class RelyingParty:
         write(self.config.anchors / f"{name}.pem", anchor.encode(), mode=0o644)
         write(self.config.references / f"{name}.json", references.encode(), mode=0o644)
 
-    def anchors(self) -> dict[str, str]:
-        """Return every anchor by its name, as PEM text."""
-        return _texts(self.config.anchors, ".pem")
+    def names(self) -> list[str]:
+        """Return the names of the anchors that have reference values."""
+        return sorted(_stems(self.config.anchors, ".pem") & _stems(self.config.references, ".json"))
 
-    def references(self) -> dict[str, str]:
-        """Return the reference values by the name of their anchor, as JSON text."""
-        return _texts(self.config.references, ".json")
+    def anchor(self, name: str) -> Anchor:
+        """Return an anchor by its name. Raises DecodeError where its file is damaged."""
+        return Anchor.from_pem(name, (self.config.anchors / f"{name}.pem").read_text())
+
+    def references(self, name: str) -> References:
+        """Return the reference values that belong to an anchor. Raises DecodeError where their file is damaged."""
+        return References.from_json((self.config.references / f"{name}.json").read_text())
+
+    def judge(self, evidence: bytes, nonce: bytes | None, now: float) -> Verdict:
+        """Appraise evidence against every anchor here; return the best verdict, the first that accepts.
+
+        `nonce` is the challenge where somebody else keeps it; without it, the one that the evidence answers is used
+        up here, and none is outstanding where it is not found. `now` is Unix time in seconds. Raises UsageError where
+        there is no anchor at all.
+        """
+        names = self.names()
+        if not names:
+            hint = "start a server once, or copy an anchor and its references there"
+            raise UsageError(f"there is no trust anchor in {self.config.anchors}", hint)
+        outstanding = self._take_answered(evidence) if nonce is None else nonce
+        verdicts = [
+            appraise(evidence, {name: self.anchor(name)}, self.references(name), outstanding, now)
+            for name in names
+        ]
+        return min(verdicts, key=lambda verdict: (not verdict.accepted, len(verdict.failures)))
+
+    def _take_answered(self, evidence: bytes) -> bytes | None:
+        """Use up the challenge that evidence claims to answer; whether it does, the verdict says."""
+        try:
+            nonce = Evidence.decode(SignedMessage.decode(evidence).payload).nonce
+        except DecodeError:
+            return None
+        return nonce if self.take(nonce) else None
 
     def challenge(self, nonce: bytes) -> bytes:
         """Note down a challenge of 32 octets as outstanding; return it."""
@@ -41,21 +77,25 @@ class RelyingParty:
         return nonce
 
     def take(self, nonce: bytes) -> bool:
-        """Use up a challenge; False where it is not outstanding: never handed out, or used already."""
+        """Use up a challenge for good; False where it is not outstanding: never handed out, or used already.
+
+        Raises UsageError where it cannot be used up: it would be good for a second verdict.
+        """
+        path = self.config.challenges / nonce.hex()
         try:
-            (self.config.challenges / nonce.hex()).unlink()
+            path.unlink()
+            sync_directory(path.parent)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise unwritable(path, error) from None
         return True
 
 
-def _texts(directory: Path, suffix: str) -> dict[str, str]:
-    found = {}
+def _stems(directory: Path, suffix: str) -> set[str]:
     with contextlib.suppress(FileNotFoundError):
-        for path in sorted(directory.iterdir()):
-            if path.suffix == suffix:
-                found[path.stem] = path.read_text()
-    return found
+        return {path.stem for path in directory.iterdir() if path.suffix == suffix}
+    return set()
 
 
 def read_nonce(text: str) -> bytes:

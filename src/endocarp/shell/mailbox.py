@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from endocarp.errors import DeviceError
 from endocarp.wire.mailbox import MailboxClient, Reply, Request, decode_reply
 
 
@@ -13,7 +14,8 @@ class Mailbox:
     """A mailbox at the other end of `connection`; callers in several threads take turns.
 
     Raises DeviceError where the mailbox answers an error, DecodeError where it speaks nonsense or is gone,
-    OSError where the socket fails.
+    OSError where the socket fails. After one of the last two the connection is closed: what might still arrive
+    belongs to no later request.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -37,13 +39,19 @@ class Mailbox:
 
     def call(self, request: Request[Any], fds: Sequence[int] = ()) -> bytes:
         """Like `execute`, but return the octets of the reply with its headers."""
+        client = MailboxClient()
+        message = client.request(request)
         with self._turn:
-            client = MailboxClient()
-            message = client.request(request)
-            sent = socket.send_fds(self._socket, [message], list(fds)) if fds else 0
-            self._socket.sendall(message[sent:])
-            while (octets := client.receive(self._socket.recv(1 << 16))) is None:
-                pass
+            try:
+                sent = socket.send_fds(self._socket, [message], list(fds)) if fds else 0
+                self._socket.sendall(message[sent:])
+                while (octets := client.receive(self._socket.recv(1 << 16))) is None:
+                    pass
+            except DeviceError:
+                raise
+            except BaseException:
+                self.close()
+                raise
             return octets
 
     def close(self) -> None:

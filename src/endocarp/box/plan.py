@@ -4,7 +4,7 @@
     vault    one a partition: keys of one tenant; dead: started again and paired again
     front    listens for applications; dead: started again and paired again
 
-The dead of the box itself needs no table: every process ends when its control channel ends.
+The death of the box itself needs no table: every process ends when its control channel ends.
 """
 
 import enum

@@ -23,10 +23,14 @@ MODELLED: tuple[Statement, ...] = (
 )  # fmt: skip
 
 _MEMORY = {
-    2: (Status.ENFORCED, "memfd_secret: out of reach of other processes, root included"),
+    2: (
+        Status.ENFORCED,
+        "memfd_secret: no other process reads it, root included, short of taking this one over",
+    ),
     1: (Status.ENFORCED, "locked and left out of core dumps; root can read it"),
-    0: (Status.ABSENT, "ordinary memory: the limit of locked memory is too low"),
+    0: (Status.ABSENT, "ordinary memory: may be swapped out, root can read it"),
 }
+_UNKNOWN = (Status.ABSENT, "told in a number that means nothing here")
 _FILTER = 2
 
 
@@ -42,7 +46,7 @@ def statements(sandboxes: Mapping[str, SandboxReport]) -> tuple[Statement, ...]:
 
 def _of_process(name: str, report: SandboxReport) -> list[Statement]:
     notes = "; ".join(note.text for note in report.notes)
-    memory, how = _MEMORY[min(report.memory, 2)]
+    memory, how = _MEMORY.get(report.memory, _UNKNOWN)
     return [
         _held(name, "no new privileges", "PR_SET_NO_NEW_PRIVS", notes, holds=bool(report.no_new_privileges)),
         _held(name, "not dumpable", "no ptrace by the same user", notes, holds=bool(report.not_dumpable)),

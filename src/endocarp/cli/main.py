@@ -7,7 +7,6 @@ Data goes to stdout, everything for people's eyes to stderr. Exit codes: 0 done,
 import sys
 from typing import NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -34,12 +33,7 @@ app.add_typer(rot.app, name="rot")
 def main() -> NoReturn:
     """Run one command and exit with its code."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_USAGE)
-    except click.exceptions.Abort:
-        sys.exit(EXIT_REFUSED)
+        sys.exit(app())
     except UsageError as error:
         _tell(error, error.advice())
         sys.exit(EXIT_USAGE)

@@ -5,7 +5,6 @@ would never be refused. It holds signing keys, so it is a process of its own tha
 All keys lie in the configuration directory; evidence calls them development keys.
 """
 
-import base64
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from endocarp.rot.provision import provision, root_authority, root_certificates
 from endocarp.shell.archive import build, load, source_tree
 from endocarp.shell.config import Config, State, make_private, write
 from endocarp.shell.relying import RelyingParty
+from endocarp.wire import pem
 from endocarp.wire.suites import Suite
 
 ENTRIES: Mapping[str, str] = {
@@ -90,7 +90,9 @@ class Workshop:
         found = references(model=model, bundle=bundle, manifest=manifest, images=images, rom=archives["rom"])
         anchor = root_certificates(model, root)
         RelyingParty(self.config).enrol(
-            model, _pem(anchor.ecc) + _pem(anchor.mldsa), json.dumps(found, indent=2) + "\n"
+            model,
+            pem.encode(pem.CERTIFICATE, anchor.ecc) + pem.encode(pem.CERTIFICATE, anchor.mldsa),
+            json.dumps(found, indent=2) + "\n",
         )
         self.tell(f"images: built and signed, reference values noted under {model}")
 
@@ -136,8 +138,3 @@ class Workshop:
 
 def _read_secret(path: Path) -> Secret:
     return Secret(path.read_bytes())
-
-
-def _pem(der: bytes) -> str:
-    text = base64.encodebytes(der).decode()
-    return f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"

@@ -22,7 +22,7 @@ from endocarp.hsm.attributes import default_policy, key_class
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.evidence import PartitionEvidence
-from endocarp.wire.hsm import Description, Door, ObjectClass, Policy, Status, Template
+from endocarp.wire.hsm import Description, Door, ObjectClass, Operation, Policy, Status, Template
 from endocarp.wire.suites import Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
@@ -135,14 +135,18 @@ class Connection:
 
     def execute(self, request: hsm.Request[Answer]) -> Answer:
         """Ask for something and return its answer; DeviceError, with the vault's `Status`, where it was refused."""
+        return cast("Answer", request.REPLY.decode(self.ask(request.OPERATION, request.encode())))
+
+    def ask(self, operation: Operation, body: bytes) -> bytes:
+        """Do what `execute` does, with bodies as they stand on the wire."""
         self._tag = (self._tag + 1) & 0xFFFFFFFF
-        reply = hsm.Reply.decode(self._exchange(hsm.encode_request(request, self._tag)))
+        reply = hsm.Reply.decode(self._exchange(hsm.encode_message(operation, self._tag, body)))
         if reply.tag != self._tag:
             raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
         self.generation = reply.generation
         if reply.status is not Status.OK:
             raise DeviceError(reply.status, reply.reason, _HINTS.get(reply.status, ""))
-        return cast("Answer", request.REPLY.decode(reply.body))
+        return reply.body
 
     def _exchange(self, message: bytes) -> bytes:
         try:
@@ -171,6 +175,8 @@ class Key:
         self._connection = connection
         self._own = own
         self._public = public
+        self._signs: dict[Scheme, bytes] = {}
+        """What stands before the data in a request to sign, by scheme."""
 
     @property
     def suite(self) -> Suite:
@@ -194,8 +200,11 @@ class Key:
 
     def sign(self, data: bytes, scheme: Scheme | None = None) -> bytes:
         """Return a signature over at most DATA_LIMIT octets; ECDSA as raw r‖s."""
-        request = hsm.Sign(self._own.handle, scheme or DEFAULT_SCHEME[self._own.suite], data)
-        return self._connection.execute(request).data
+        scheme = scheme or DEFAULT_SCHEME[self._own.suite]
+        head = self._signs.get(scheme)
+        if head is None:
+            head = self._signs[scheme] = hsm.Sign(self._own.handle, scheme, b"").encode()
+        return self._connection.ask(Operation.SIGN, head + data)
 
     def verify(self, signature: bytes, data: bytes, scheme: Scheme | None = None) -> bool:
         """Tell whether this is a signature over the data, by the public half in the vault."""

@@ -12,8 +12,8 @@ from endocarp.errors import Refused
 from endocarp.hsm.attributes import SECRET_SUITES
 from endocarp.hsm.records import StoredObject
 from endocarp.wire.codec import U64, Bytes, Octets, Struct, u8
-from endocarp.wire.hsm import Description, ObjectClass, Template
-from endocarp.wire.suites import Suite
+from endocarp.wire.hsm import Description, ObjectClass, Policy, Template
+from endocarp.wire.suites import Scheme, Suite
 
 OwnKey = PrivateKey | AesKey
 """A key that only its vault knows."""
@@ -96,12 +96,15 @@ class Draft:
 class KeyObject:
     """One object; its key is parsed when it is first used. `size` is that of the encoded description, in octets."""
 
-    __slots__ = ("_own", "_public", "_seal", "description", "size", "stored")
+    __slots__ = ("_own", "_public", "_seal", "description", "is_private", "signers", "size", "stored")
 
     def __init__(self, stored: StoredObject, seal: KeySeal, own: OwnKey | None = None) -> None:
         self.stored = stored
         self.description = stored.description
         self.size = len(stored.description.encode())
+        self.is_private = bool(stored.description.template.policy & Policy.PRIVATE)
+        self.signers: dict[Scheme, Callable[[bytes], bytes]] = {}
+        """The ways to sign that were found permitted: as a policy is replaced with its object, they stay so."""
         self._seal = seal
         self._own = own
         self._public: PublicKey | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from endocarp.crypto.primitives import pin_digest
 from endocarp.errors import PeerError
@@ -28,7 +28,7 @@ from endocarp.hsm.report import Surroundings, make_report
 from endocarp.hsm.session import Session
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
-from endocarp.wire.hsm import Data, Nothing, ObjectClass, Operation, Status
+from endocarp.wire.hsm import Asked, Data, Nothing, ObjectClass, Operation, Status
 from endocarp.wire.suites import CIPHERS, SCHEMES, Cipher
 
 PAGE_SIZE = 56 * 1024
@@ -47,27 +47,25 @@ class Vault:
     lock: AbstractContextManager[object]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Work:
-    """Work for a job, and what makes its result the answer; `after` as in `Job`."""
+    """Work for a job, waiting `delay` seconds before; `then` makes its result the answer, which it is itself if None."""
 
     run: Callable[[], Any]
-    then: Callable[[Any], Struct]
-    after: float = 0.0
+    then: Callable[[Any], Struct] | None = None
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)
-class Call:
-    """Who asks, and when: on the clock of `now`, in seconds."""
+class Caller:
+    """Who asks."""
 
     vault: Vault
     session: Session
-    now: float
 
 
 Outcome = Struct | Work
-Asked = TypeVar("Asked", bound=hsm.Request[Any])
-Carry = Callable[[Call, Asked], Outcome]
+Carry = Callable[[Caller, Asked], Outcome]
 
 OPERATIONS: dict[Operation, Carry[Any]] = {}
 """What is done for each operation."""
@@ -85,88 +83,88 @@ def _does(request: type[Asked]) -> Callable[[Carry[Asked]], Carry[Asked]]:
 
 
 @_does(hsm.Ping)
-def _ping(call: Call, request: hsm.Ping) -> Outcome:
+def _ping(caller: Caller, request: hsm.Ping) -> Outcome:
     return Nothing()
 
 
 @_does(hsm.Info)
-def _info(call: Call, request: hsm.Info) -> Outcome:
-    held = call.vault.partition
-    return hsm.InfoReply(held.number, call.session.logged_in, held.pin_attempts, len(held.objects))
+def _info(caller: Caller, request: hsm.Info) -> Outcome:
+    held = caller.vault.partition
+    return hsm.InfoReply(held.number, caller.session.logged_in, held.pin_attempts, len(held.objects))
 
 
 @_does(hsm.Login)
-def _login(call: Call, request: hsm.Login) -> Outcome:
-    with call.vault.lock:
-        attempt = call.vault.partition.begin_attempt()
+def _login(caller: Caller, request: hsm.Login) -> Outcome:
+    with caller.vault.lock:
+        attempt = caller.vault.partition.begin_attempt()
 
     def settle(digest: bytes) -> Nothing:
-        with call.vault.lock:
-            call.vault.partition.settle(Pin(attempt.salt, digest))
-        call.session.log_in()
+        with caller.vault.lock:
+            caller.vault.partition.settle(Pin(attempt.salt, digest))
+        caller.session.log_in()
         return Nothing()
 
-    return Work(partial(pin_digest, request.pin, attempt.salt), settle, call.now + attempt.delay)
+    return Work(partial(pin_digest, request.pin, attempt.salt), settle, attempt.delay)
 
 
 @_does(hsm.Logout)
-def _logout(call: Call, request: hsm.Logout) -> Outcome:
-    call.session.log_out()
+def _logout(caller: Caller, request: hsm.Logout) -> Outcome:
+    caller.session.log_out()
     return Nothing()
 
 
 @_does(hsm.SetPin)
-def _set_pin(call: Call, request: hsm.SetPin) -> Outcome:
+def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
     pins.check_new(request.new)
-    with call.vault.lock:
-        attempt = call.vault.partition.begin_attempt()
+    with caller.vault.lock:
+        attempt = caller.vault.partition.begin_attempt()
 
     def digests() -> tuple[Pin, Pin]:
         tried = Pin(attempt.salt, pin_digest(request.old, attempt.salt))
-        return tried, pins.digest_new(request.new, call.vault.entropy)
+        return tried, pins.digest_new(request.new, caller.vault.entropy)
 
     def settle(digests: tuple[Pin, Pin]) -> Nothing:
-        with call.vault.lock:
-            call.vault.partition.set_pin(*digests)
+        with caller.vault.lock:
+            caller.vault.partition.set_pin(*digests)
         return Nothing()
 
-    return Work(digests, settle, call.now + attempt.delay)
+    return Work(digests, settle, attempt.delay)
 
 
 @_does(hsm.Random)
-def _random(call: Call, request: hsm.Random) -> Outcome:
+def _random(caller: Caller, request: hsm.Random) -> Outcome:
     if request.size > hsm.DATA_LIMIT:
         raise PeerError(Status.DATA_INVALID, f"at most {hsm.DATA_LIMIT} random octets at once")
-    return Data(call.vault.entropy(request.size))
+    return Data(caller.vault.entropy(request.size))
 
 
 @_does(hsm.Report)
-def _report(call: Call, request: hsm.Report) -> Outcome:
-    held = call.vault.partition
+def _report(caller: Caller, request: hsm.Report) -> Outcome:
+    held = caller.vault.partition
     run = partial(
         make_report,
         held.identity,
-        call.vault.surroundings,
+        caller.vault.surroundings,
         partition=held.number,
         nonce=request.nonce,
         generation=held.generation,
         objects=len(held.objects),
     )
-    return Work(run, Data)
+    return Work(run)
 
 
 # --- objects --------------------------------------------------------------------------------------------------
 
 
 @_does(hsm.Generate)
-def _generate(call: Call, request: hsm.Generate) -> Outcome:
+def _generate(caller: Caller, request: hsm.Generate) -> Outcome:
     suite, own_class = request.suite, key_class(request.suite)
     check_template(suite, own_class, request.key)
     if suite not in SECRET_SUITES:
         check_template(suite, ObjectClass.PUBLIC_KEY, request.public)
 
     def make() -> list[Draft]:
-        key = make_key(suite, call.vault.entropy)
+        key = make_key(suite, caller.vault.entropy)
         public = public_octets(key)
         drafts = [Draft(own_class, suite, _granted(own_class, request.key), public, key)]
         if public:
@@ -175,8 +173,8 @@ def _generate(call: Call, request: hsm.Generate) -> Outcome:
         return drafts
 
     def keep(drafts: list[Draft]) -> hsm.Objects:
-        with call.vault.lock:
-            made = call.session.add(drafts)
+        with caller.vault.lock:
+            made = caller.session.add(drafts)
         return hsm.Objects(0, tuple(one.description for one in made))
 
     return Work(make, keep)
@@ -188,10 +186,10 @@ def _granted(object_class: ObjectClass, template: hsm.Template) -> hsm.Template:
 
 
 @_does(hsm.Find)
-def _find(call: Call, request: hsm.Find) -> Outcome:
+def _find(caller: Caller, request: hsm.Find) -> Outcome:
     page: list[hsm.Description] = []
     room = PAGE_SIZE
-    for found in call.session.visible():
+    for found in caller.session.visible():
         if not _matches(found.description, request):
             continue
         room -= found.size
@@ -210,25 +208,25 @@ def _matches(description: hsm.Description, request: hsm.Find) -> bool:
 
 
 @_does(hsm.GetObject)
-def _get_object(call: Call, request: hsm.GetObject) -> Outcome:
-    return call.session.get(request.handle).description
+def _get_object(caller: Caller, request: hsm.GetObject) -> Outcome:
+    return caller.session.get(request.handle).description
 
 
 @_does(hsm.SetAttributes)
-def _set_attributes(call: Call, request: hsm.SetAttributes) -> Outcome:
-    with call.vault.lock:
-        found = call.session.get(request.handle)
+def _set_attributes(caller: Caller, request: hsm.SetAttributes) -> Outcome:
+    with caller.vault.lock:
+        found = caller.session.get(request.handle)
         check_use(Operation.SET_ATTRIBUTES, found.description)
         check_change(found.description.template.policy, request.template.policy)
-        return call.session.change(found, request.template).description
+        return caller.session.change(found, request.template).description
 
 
 @_does(hsm.Destroy)
-def _destroy(call: Call, request: hsm.Destroy) -> Outcome:
-    with call.vault.lock:
-        found = call.session.get(request.handle)
+def _destroy(caller: Caller, request: hsm.Destroy) -> Outcome:
+    with caller.vault.lock:
+        found = caller.session.get(request.handle)
         check_use(Operation.DESTROY, found.description)
-        call.session.destroy(request.handle)
+        caller.session.destroy(request.handle)
     return Nothing()
 
 
@@ -236,15 +234,18 @@ def _destroy(call: Call, request: hsm.Destroy) -> Outcome:
 
 
 @_does(hsm.Sign)
-def _sign(call: Call, request: hsm.Sign) -> Outcome:
-    found = call.session.get(request.handle)
-    _check_mechanism(found, Operation.SIGN, request.scheme, SCHEMES[found.description.suite])
-    return Work(partial(found.private_key.sign, request.scheme, request.data), Data)
+def _sign(caller: Caller, request: hsm.Sign) -> Outcome:
+    found = caller.session.get(request.handle)
+    sign = found.signers.get(request.scheme)
+    if sign is None:
+        _check_mechanism(found, Operation.SIGN, request.scheme, SCHEMES[found.description.suite])
+        sign = found.signers[request.scheme] = partial(found.private_key.sign, request.scheme)
+    return Work(partial(sign, request.data))
 
 
 @_does(hsm.Verify)
-def _verify(call: Call, request: hsm.Verify) -> Outcome:
-    found = call.session.get(request.handle)
+def _verify(caller: Caller, request: hsm.Verify) -> Outcome:
+    found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.VERIFY, request.scheme, SCHEMES[found.description.suite])
 
     def judge(holds: object) -> Nothing:
@@ -256,26 +257,26 @@ def _verify(call: Call, request: hsm.Verify) -> Outcome:
 
 
 @_does(hsm.Encrypt)
-def _encrypt(call: Call, request: hsm.Encrypt) -> Outcome:
-    found = call.session.get(request.handle)
+def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
+    found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.ENCRYPT, request.cipher, CIPHERS[found.description.suite])
     if request.cipher is not Cipher.AES_GCM:
         _refuse_gcm_fields(request.nonce, request.associated)
         return Work(partial(found.public_key.encrypt, request.cipher, request.data), partial(hsm.Sealed, b""))
-    nonce = request.nonce or call.vault.entropy(_GCM_NONCE_SIZE)
+    nonce = request.nonce or caller.vault.entropy(_GCM_NONCE_SIZE)
     return Work(
         partial(found.aes_key.seal, nonce, request.data, request.associated), partial(hsm.Sealed, nonce)
     )
 
 
 @_does(hsm.Decrypt)
-def _decrypt(call: Call, request: hsm.Decrypt) -> Outcome:
-    found = call.session.get(request.handle)
+def _decrypt(caller: Caller, request: hsm.Decrypt) -> Outcome:
+    found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.DECRYPT, request.cipher, CIPHERS[found.description.suite])
     if request.cipher is not Cipher.AES_GCM:
         _refuse_gcm_fields(request.nonce, request.associated)
-        return Work(partial(found.private_key.decrypt, request.cipher, request.data), Data)
-    return Work(partial(found.aes_key.open, request.nonce, request.data, request.associated), Data)
+        return Work(partial(found.private_key.decrypt, request.cipher, request.data))
+    return Work(partial(found.aes_key.open, request.nonce, request.data, request.associated))
 
 
 def _check_mechanism(found: KeyObject, operation: Operation, way: object, ways: frozenset[Any]) -> None:

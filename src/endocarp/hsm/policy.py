@@ -47,10 +47,8 @@ PERMITS: Mapping[Phase, frozenset[Operation]] = MappingProxyType(
 """The operations that each phase permits."""
 
 
-def check_permit(phase: Phase, operation: Operation) -> None:
-    """Refuse an operation that the phase does not permit, with the status that says why."""
-    if operation in PERMITS[phase]:
-        return
-    if operation is Operation.LOGIN:
-        raise PeerError(Status.ALREADY_LOGGED_IN, "this connection is logged in")
-    raise PeerError(Status.NOT_LOGGED_IN, f"{operation.name} needs login")
+def refusal(phase: Phase, operation: Operation) -> PeerError:
+    """Return why a phase does not permit an operation."""
+    if phase is Phase.USER:
+        return PeerError(Status.ALREADY_LOGGED_IN, "this connection is logged in")
+    return PeerError(Status.NOT_LOGGED_IN, f"{operation.name} needs login")

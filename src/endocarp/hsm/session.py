@@ -39,9 +39,7 @@ class Session:
         """Go back to what anybody may do; private session objects are gone."""
         self.phase = Phase.PUBLIC
         # PKCS#11 3.1, 5.6.9: "When C_Logout is called, any of the application's private session objects are destroyed".
-        self._objects = {
-            handle: one for handle, one in self._objects.items() if not _policy(one) & Policy.PRIVATE
-        }
+        self._objects = {handle: one for handle, one in self._objects.items() if not one.is_private}
 
     def close(self) -> None:
         """Forget everything: the connection is gone."""
@@ -61,7 +59,7 @@ class Session:
         yield from filter(self._sees, list(self._objects.values()))
 
     def _sees(self, found: KeyObject) -> bool:
-        return self.logged_in or not _policy(found) & Policy.PRIVATE
+        return not found.is_private or self.logged_in
 
     def add(self, drafts: Sequence[Draft]) -> list[KeyObject]:
         """Keep these objects, all or none: those with TOKEN in the partition, the others here."""
@@ -90,7 +88,3 @@ class Session:
         """Destroy an object, durably where it is a token object."""
         if self._objects.pop(handle, None) is None:
             self.partition.destroy(handle)
-
-
-def _policy(found: KeyObject) -> Policy:
-    return found.description.template.policy

@@ -11,8 +11,8 @@ from typing import Any
 
 from endocarp.core import Close, Event, Job
 from endocarp.errors import DecodeError, EndocarpError, PeerError, Refused, UsageError
-from endocarp.hsm.operations import OPERATIONS, Call, Vault, Work
-from endocarp.hsm.policy import Phase, check_permit
+from endocarp.hsm.operations import OPERATIONS, Caller, Carry, Vault, Work
+from endocarp.hsm.policy import PERMITS, Phase, refusal
 from endocarp.hsm.session import Session
 from endocarp.hsm.store import FAILED, FULL
 from endocarp.wire import hsm
@@ -29,6 +29,17 @@ _REFUSALS: Mapping[str, Status] = MappingProxyType(
         "decrypt": Status.CIPHERTEXT_INVALID,
     }
 )
+
+
+_KNOWN = frozenset(operation.value for operation in Operation)
+
+_PERMITTED: Mapping[Phase, Mapping[int, tuple[type[hsm.Request[Any]], Carry[Any]]]] = MappingProxyType(
+    {
+        phase: {operation.value: (hsm.REQUESTS[operation], OPERATIONS[operation]) for operation in operations}
+        for phase, operations in PERMITS.items()
+    }
+)
+"""What a message of each number is and does, where the phase permits it."""
 
 
 def status_of(error: EndocarpError) -> Status:
@@ -52,6 +63,7 @@ class VaultConnection:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._session = Session(vault.partition)
+        self._caller = Caller(vault, self._session)
         self._outgoing: list[bytes] = []
         self._tag = 0
         self._then: Callable[[Any], Struct] | None = None
@@ -68,25 +80,25 @@ class VaultConnection:
         except DecodeError as error:
             return [Close(str(error))]
         try:
-            outcome = self._carry_out(number, data, now)
+            outcome = self._carry_out(number, data)
         except EndocarpError as error:
             return self._fail(error)
         if isinstance(outcome, Work):
             self._then = outcome.then
-            return [Job(outcome.run, outcome.after)]
-        return self._answer(outcome)
+            return [Job(outcome.run, now + outcome.delay if outcome.delay else 0.0)]
+        return self._answer(outcome.encode())
 
-    def finish(self, result: object) -> list[Event]:
+    def finish(self, result: Any) -> list[Event]:
         """Take the result of a job, or the EndocarpError that it raised."""
-        then, self._then = self._then, None
-        assert then is not None
         if isinstance(result, EndocarpError):
             return self._fail(result)
+        if self._then is None:
+            return self._answer(result)
         try:
-            answer = then(result)
+            answer = self._then(result)
         except EndocarpError as error:
             return self._fail(error)
-        return self._answer(answer)
+        return self._answer(answer.encode())
 
     def outgoing(self) -> list[bytes]:
         """Return the messages to send, and forget them."""
@@ -110,23 +122,26 @@ class VaultConnection:
         self._session.begin()
         return []
 
-    def _carry_out(self, number: int, message: bytes, now: float) -> Struct | Work:
-        try:
-            operation = Operation(number)
-        except ValueError:
-            raise PeerError(Status.OPERATION_UNKNOWN, f"there is no operation {number}") from None
-        check_permit(self._session.phase, operation)
-        request = hsm.decode_request(operation, message)
-        return OPERATIONS[operation](Call(self._vault, self._session, now), request)
+    def _carry_out(self, number: int, message: bytes) -> Struct | Work:
+        permitted = _PERMITTED[self._session.phase].get(number)
+        if permitted is None:
+            raise self._refusal(number)
+        kind, carry = permitted
+        return carry(self._caller, hsm.read_body(kind, message))
 
-    def _answer(self, body: Struct) -> list[Event]:
-        generation = self._vault.partition.generation
-        self._outgoing.append(hsm.encode_reply(self._tag, generation, body))
+    def _refusal(self, number: int) -> PeerError:
+        if number not in _KNOWN:
+            return PeerError(Status.OPERATION_UNKNOWN, f"there is no operation {number}")
+        return refusal(self._session.phase, Operation(number))
+
+    def _answer(self, body: bytes) -> list[Event]:
+        reply = hsm.Reply(Status.OK, self._tag, self._vault.partition.generation, body)
+        self._outgoing.append(reply.encode())
         return []
 
     def _fail(self, error: EndocarpError) -> list[Event]:
         generation = self._vault.partition.generation
-        self._outgoing.append(hsm.encode_failure(status_of(error), self._tag, generation, _reason(error)))
+        self._outgoing.append(hsm.failure(status_of(error), self._tag, generation, _reason(error)).encode())
         return []
 
 

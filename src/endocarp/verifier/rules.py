@@ -67,7 +67,7 @@ _ONCE = {
     "quote.unused": Rule("registers that nobody may extend are zero"),
     "log.decode": Rule("the measurement log can be read"),
     "log.sequence": Rule("the log has the entries of one cold boot, in their order"),
-    "log.device_status": Rule("the first entry is a device status of this profile"),
+    "log.device_status": Rule("the log says in which state the device is"),
     "log.pcr0": Rule("the log gives PCR 0: device status, keys and FMC of this boot"),
     "log.pcr1": Rule("the log gives PCR 1: the same since the last cold boot"),
     "log.pcr2": Rule("the log gives PCR 2: the runtime of this boot"),

@@ -86,7 +86,9 @@ class Status(Struct):
     partition_count: U16 = measured()
     measurement_count: U16 = measured()
     processes: Annotated[tuple[ProcessStatus, ...], Items(ProcessStatus, "process_count", limit=256)] = ()
-    partitions: Annotated[tuple[PartitionStatus, ...], Items(PartitionStatus, "partition_count", limit=256)] = ()
+    partitions: Annotated[
+        tuple[PartitionStatus, ...], Items(PartitionStatus, "partition_count", limit=256)
+    ] = ()
     measurements: Annotated[tuple[Measurement, ...], Items(Measurement, "measurement_count", limit=256)] = ()
 
 

@@ -1,9 +1,9 @@
 """A verdict as a tree of reasons, for people."""
 
+import re
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -22,7 +22,8 @@ _STATUS_STYLES = {
     Status.REPORTED: "cyan",
     Status.ABSENT: "red",
 }
-_ALWAYS_SHOWN = frozenset({"nonce", "anchor", "image"})
+_DIGEST = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{24,}\b")
+_ALWAYS_SHOWN = frozenset({"nonce", "image"})
 """Sections whose findings are shown even where all of them held: they name what the verdict rests on."""
 
 
@@ -55,7 +56,7 @@ def _finding(finding: Finding) -> Text:
     text = Text.assemble((f"{mark} ", style), (finding.rule, "bold" if style != "green" else ""))
     if finding.subject:
         text.append(f" {finding.subject}")
-    text.append(f": {finding.reason}")
+    text.append(f": {_shortened(finding.reason)}")
     if finding.reference:
         text.append(f"  = {finding.reference}", "dim")
     return text
@@ -63,11 +64,14 @@ def _finding(finding: Finding) -> Text:
 
 def _statements(verdict: Verdict) -> Iterator[RenderableType]:
     yield Text("What protects this server, and how far", style="bold")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for status, style in _STATUS_STYLES.items():
         for one in verdict.statements:
             if one.status is status:
-                table.add_row(
-                    Text(status.name.lower(), style), one.subject, one.mechanism, Text(one.detail, "dim")
-                )
-    yield table
+                mechanism = "" if one.mechanism == "none" else f", {one.mechanism}"
+                text = Text.assemble((f"{status.name.lower():<9} ", style), f"{one.subject}{mechanism}: ")
+                yield text.append(f"{one.detail} ", "dim").append(f"({one.by})", "dim italic")
+
+
+def _shortened(text: str) -> str:
+    """Return text with its digests cut to what an eye compares; `--json` has them whole."""
+    return _DIGEST.sub(lambda found: f"{found[1]}…", text)

@@ -80,7 +80,6 @@ def _for_report(report: SandboxReport) -> dict[str, str]:
         "not_dumpable": "yes" if report.not_dumpable else "no",
         "landlock": f"ABI {report.landlock_abi}" if report.landlock_abi else "no",
         "seccomp": "filter" if report.seccomp else "no",
-        "parsed keys": "in the ordinary heap of the crypto library",
     }
 
 

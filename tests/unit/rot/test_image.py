@@ -21,6 +21,7 @@ KEYS = SigningKeys.generate()
 BUNDLE = build_bundle(FMC, RUNTIME, KEYS, svn=7)
 MANIFEST = ImageManifest.decode(BUNDLE[:MANIFEST_SIZE])
 IMAGES = BUNDLE[MANIFEST_SIZE:]
+END = MANIFEST_SIZE + len(FMC + RUNTIME)
 VENDOR_HASH, OWNER_HASH = public_key_hashes(KEYS)
 ICCM = PROFILE.iccm
 
@@ -121,6 +122,7 @@ CASES: list[tuple[Check, Case]] = [
         Case(octets=lambda octets: octets.ljust(PROFILE.image_limit + 1, b"\0")),
     ),
     (Check.FW_PROC_MANIFEST_READ_FAILURE, Case(octets=lambda octets: octets[: MANIFEST_SIZE - 1])),
+    (Check.FW_PROC_MANIFEST_READ_FAILURE, Case(octets=lambda octets: octets[:1])),
     (Check.MANIFEST_MARKER_MISMATCH, Case({("marker",): 0x434D4E32})),
     (Check.MANIFEST_SIZE_MISMATCH, Case({("size",): MANIFEST_SIZE + 4})),
     (Check.PQC_KEY_TYPE_INVALID, Case({("pqc_key_type",): 2})),
@@ -209,9 +211,11 @@ CASES: list[tuple[Check, Case]] = [
         Case(entry("runtime", load_addr=2**32 - last_of("runtime"))),
     ),
     (Check.FMC_RUNTIME_LOAD_ADDR_OVERLAP, Case(entry("runtime", load_addr=ICCM.start + last_of("fmc")))),
+    (Check.FMC_RUNTIME_LOAD_ADDR_OVERLAP, Case(entry("runtime", load_addr=ICCM.start - last_of("runtime")))),
     (Check.FMC_DIGEST_FAILURE, Case(entry("fmc", offset=2**31) | entry("runtime", offset=2**32 - 2000))),
     (Check.FMC_DIGEST_MISMATCH, Case({("fmc", "digest"): bytes(48)})),
     (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=ICCM.start - 4))),
+    (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=2**32 - 1 - last_of("fmc")))),
     (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=ICCM.stop - last_of("fmc")))),
     (
         Check.FMC_LOAD_ADDR_UNALIGNED,
@@ -222,6 +226,7 @@ CASES: list[tuple[Check, Case]] = [
     (Check.RUNTIME_DIGEST_FAILURE, Case(entry("runtime", offset=2**31))),
     (Check.RUNTIME_DIGEST_MISMATCH, Case({("runtime", "digest"): bytes(48)})),
     (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=ICCM.start - 4096))),
+    (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=2**32 - 1 - last_of("runtime")))),
     (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=ICCM.stop - last_of("runtime")))),
     (Check.RUNTIME_LOAD_ADDR_UNALIGNED, Case(entry("runtime", load_addr=ICCM.start + 4097))),
     (Check.RUNTIME_ENTRY_POINT_INVALID, Case(entry("runtime", entry_point=ICCM.start - 1))),
@@ -231,7 +236,11 @@ CASES: list[tuple[Check, Case]] = [
     (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case({("reserved",): b"\0\0\1"})),
     (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case({("preamble", "reserved"): b"\1" + bytes(7)})),
     (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case(octets=lambda octets: octets[:-1] + b"\1")),
-    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case(octets=lambda octets: octets + bytes(256))),
+    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case(octets=lambda octets: octets[:END] + bytes(256))),
+    (
+        Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO,
+        Case(octets=lambda octets: octets.ljust(PROFILE.image_limit, b"\0")),
+    ),
 ]
 
 
@@ -305,8 +314,9 @@ def test_the_last_word_of_the_instruction_memory_may_be_used() -> None:
     assert verify_bundle(bundle, fuses(), PROFILE).manifest.runtime.entry_point == ICCM.stop - 4
 
 
-def test_a_bundle_without_padding_is_accepted() -> None:
-    assert verify_bundle(BUNDLE[: MANIFEST_SIZE + len(FMC + RUNTIME)], fuses(), PROFILE).runtime == RUNTIME
+@pytest.mark.parametrize("filling", [0, 255])
+def test_a_bundle_may_be_filled_with_less_than_the_alignment(filling: int) -> None:
+    assert verify_bundle(BUNDLE[:END] + bytes(filling), fuses(), PROFILE).runtime == RUNTIME
 
 
 # --- what is refused -----------------------------------------------------------------------------------------
@@ -444,9 +454,7 @@ def test_a_bit_that_is_flipped_anywhere_is_refused(region: int) -> None:
 
 
 def test_a_bundle_that_is_cut_anywhere_before_its_filling_is_refused() -> None:
-    end = MANIFEST_SIZE + len(FMC + RUNTIME)
-
-    for size in (0, 1, 4, MANIFEST_SIZE - 1, MANIFEST_SIZE, MANIFEST_SIZE + len(FMC), end - 1):
+    for size in (0, 1, 4, MANIFEST_SIZE - 1, MANIFEST_SIZE, MANIFEST_SIZE + len(FMC), END - 1):
         refusal(BUNDLE[:size], fuses())
 
 

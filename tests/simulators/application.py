@@ -6,7 +6,7 @@ from typing import Any
 from endocarp.core import Ask, Close, Event
 from endocarp.hsm.token import TokenConnection
 from endocarp.hsm.token_general import HANDSHAKE
-from endocarp.wire.cryptoki import CKA, CKO, CKR, CKU, SessionFlags
+from endocarp.wire.cryptoki import CKA, CKR, CKU, SessionFlags
 from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, encode_frame, take_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 
@@ -123,6 +123,3 @@ class Application:
 def template(**values: Any) -> list[Attribute]:
     """Return a template of attributes named as in CKA."""
     return [Attribute(CKA[name], value) for name, value in values.items()]
-
-
-KEYS = {"CLASS": CKO.PRIVATE_KEY}

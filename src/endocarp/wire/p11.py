@@ -143,21 +143,21 @@ class Reader:
         """Take a number of four octets."""
         at = self.at
         try:
-            (value,) = _U32.unpack_from(self.data, at)
+            value: int = _U32.unpack_from(self.data, at)[0]
         except struct.error:
             raise self.error("cut short") from None
         self.at = at + 4
-        return int(value)
+        return value
 
     def ulong(self) -> int:
         """Take a CK_ULONG, which has eight octets whatever the client's machine."""
         at = self.at
         try:
-            (value,) = _U64.unpack_from(self.data, at)
+            value: int = _U64.unpack_from(self.data, at)[0]
         except struct.error:
             raise self.error("cut short") from None
         self.at = at + 8
-        return int(value)
+        return value
 
     def byte(self) -> int:
         """Take one octet as a number."""

@@ -7,13 +7,13 @@ spells the types of the values. A failure is a reply with number 0 and one CK_UL
 import enum
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from endocarp.errors import DecodeError
 from endocarp.wire.p11 import Reader, Writer
 
-Values = Sequence[Any]
+Values = tuple[Any, ...]
 
 
 class Call(enum.IntEnum):
@@ -163,11 +163,11 @@ class _Form:
         self.reads = [field.read for field in fields]
         self.writes = [field.write for field in fields]
 
-    def decode(self, body: bytes, dialect: int, where: str) -> list[Any]:
+    def decode(self, body: bytes, dialect: int, where: str) -> Values:
         if not body.startswith(self.head):
             raise DecodeError(where, "the signature is not the call's")
         reader = Reader(body, len(self.head), dialect, where)
-        values = [read(reader) for read in self.reads]
+        values = tuple([read(reader) for read in self.reads])
         reader.end()
         return values
 
@@ -184,8 +184,15 @@ _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 
 
-def decode_number(body: bytes) -> int:
-    """Return the number of the call that a body makes, whether there is such a call or not."""
+_CALLS = {int(call): call for call in Call}
+
+
+def decode_call(body: bytes) -> Call | None:
+    """Return the call that a request makes; None where there is none of its number."""
+    return _CALLS.get(_number(body))
+
+
+def _number(body: bytes) -> int:
     try:
         return int(_CALL.unpack_from(body)[0])
     except struct.error:
@@ -193,7 +200,7 @@ def decode_number(body: bytes) -> int:
 
 
 def decode_request(call: Call, body: bytes, dialect: int) -> Values:
-    """Return the values of a request whose number was that of `call`."""
+    """Return the values of a request that makes `call`."""
     return _REQUESTS[call].decode(body, dialect, _NAMES[call])
 
 
@@ -204,7 +211,7 @@ def encode_request(call: Call, values: Values, dialect: int) -> bytes:
 
 def decode_reply(call: Call, body: bytes, dialect: int) -> Values | int:
     """Return the values of the reply to `call`, or the CK_RV of its failure."""
-    if decode_number(body) == 0:
+    if _number(body) == 0:
         (value,) = _FAILURE.decode(body, dialect, "failure")
         return int(value)
     return _REPLIES[call].decode(body, dialect, _NAMES[call])

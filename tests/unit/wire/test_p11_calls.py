@@ -11,7 +11,7 @@ from endocarp.wire.cryptoki import CKA, CKM, CKR
 from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Version
 from endocarp.wire.p11_calls import (
     Call,
-    decode_number,
+    decode_call,
     decode_reply,
     decode_request,
     encode_failure,
@@ -37,7 +37,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-def example(signature: str) -> list[Any]:
+def example(signature: str) -> tuple[Any, ...]:
     values: list[Any] = []
     while signature:
         name = next(
@@ -45,7 +45,7 @@ def example(signature: str) -> list[Any]:
         )
         values.append(VALUES[name])
         signature = signature[len(name) :]
-    return values
+    return tuple(values)
 
 
 def plain(values: Any) -> list[Any]:
@@ -56,7 +56,7 @@ def plain(values: Any) -> list[Any]:
 @pytest.mark.parametrize("call", Call)
 def test_every_call_survives_a_round_trip(call: Call, dialect: int) -> None:
     request = encode_request(call, example(call.request), dialect)
-    assert decode_number(request) == call
+    assert decode_call(request) is call
     assert plain(decode_request(call, request, dialect)) == plain(example(call.request))
     reply = encode_reply(call, example(call.reply), dialect)
     decoded = decode_reply(call, reply, dialect)
@@ -73,7 +73,7 @@ def test_a_call_for_a_signature_is_the_octets_that_p11_kit_sends() -> None:
         struct.pack(">II", 43, 5) + b"uayfy" + struct.pack(">QBI", 7, 1, 2) + b"ab" + struct.pack(">I", 64)
     )
     assert encode_request(Call.C_Sign, (7, b"ab", 64), 0) == octets
-    assert decode_request(Call.C_Sign, octets, 0) == [7, b"ab", 64]
+    assert decode_request(Call.C_Sign, octets, 0) == (7, b"ab", 64)
 
 
 def test_a_failure_is_a_reply_with_number_0() -> None:
@@ -82,9 +82,14 @@ def test_a_failure_is_a_reply_with_number_0() -> None:
     assert decode_reply(Call.C_Login, octets, 0) == CKR.PIN_INCORRECT
 
 
+@pytest.mark.parametrize("number", [0, 90, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_number_out_of_range_is_no_call(number: int) -> None:
+    assert decode_call(struct.pack(">II", number, 0)) is None
+
+
 def test_a_body_too_short_for_a_number_is_refused() -> None:
     with pytest.raises(DecodeError, match="cut short"):
-        decode_number(b"\0\0\0\x01\0\0\0")
+        decode_call(b"\0\0\0\x01\0\0\0")
 
 
 def test_a_reply_of_another_call_is_refused() -> None:

@@ -1,0 +1,213 @@
+"""The calls of the token that use keys: to sign, verify, encrypt and decrypt.
+
+To begin is answered from the view, without asking the vault; each result is one question.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from endocarp.errors import PeerError
+from endocarp.hsm.attributes import check_use
+from endocarp.hsm.mechanisms import cipher_rule, sign_rule
+from endocarp.hsm.token_objects import TokenObject
+from endocarp.hsm.token_sessions import Ciphering, Signing, Slot, whole
+from endocarp.hsm.token_view import Handler, Steps, TokenView, octets
+from endocarp.wire.cryptoki import CKR
+from endocarp.wire.hsm import Decrypt, Encrypt, Operation, encode_request
+from endocarp.wire.p11 import ByteArray, Mechanism
+from endocarp.wire.p11_calls import Call, Values
+
+
+def _usable(view: TokenView, operation: Operation, handle: int) -> TokenObject:
+    """Return the key for an operation, if its class and policy allow it."""
+    key = view.key(handle)
+    try:
+        check_use(operation, key.description)
+    except PeerError as error:
+        raise PeerError(CKR.KEY_FUNCTION_NOT_PERMITTED, error.reason) from None
+    return key
+
+
+# --- signatures -----------------------------------------------------------------------------------------------
+
+
+def sign_init(view: TokenView, session: int, mechanism: Mechanism | None, handle: int) -> Values:
+    """C_SignInit; without a mechanism it ends what is under way."""
+    _begin_signing(view, Operation.SIGN, view.sessions.get(session).sign, mechanism, handle)
+    return ()
+
+
+def verify_init(view: TokenView, session: int, mechanism: Mechanism | None, handle: int) -> Values:
+    """C_VerifyInit; without a mechanism it ends what is under way."""
+    _begin_signing(view, Operation.VERIFY, view.sessions.get(session).verify, mechanism, handle)
+    return ()
+
+
+def _begin_signing(
+    view: TokenView, operation: Operation, slot: Slot[Signing], mechanism: Mechanism | None, handle: int
+) -> None:
+    if mechanism is None:
+        slot.end()
+        return
+    slot.check_free()
+    key = _usable(view, operation, handle)
+    slot.begin(Signing(key, sign_rule(mechanism, key.suite)))
+
+
+def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Steps[Values]:
+    """C_Sign."""
+    slot = view.sessions.get(session).sign
+    operation = whole(slot)
+    if room is None or room < operation.size:
+        return (operation.size,)
+    slot.end()
+    return _ask_one(operation.sign(octets(data)))
+
+
+def sign_update(view: TokenView, session: int, data: ByteArray) -> Values:
+    """C_SignUpdate."""
+    view.sessions.get(session).sign.current().update(octets(data))
+    return ()
+
+
+def sign_final(view: TokenView, session: int, room: int | None) -> Values | Steps[Values]:
+    """C_SignFinal."""
+    slot = view.sessions.get(session).sign
+    operation = slot.current()
+    if room is None or room < operation.size:
+        return (operation.size,)
+    slot.end()
+    return _ask_one(operation.sign(b""))
+
+
+def _ask_one(request: bytes) -> Steps[Values]:
+    """Ask for octets that are the whole body of the reply."""
+    return ((yield request),)
+
+
+def verify(view: TokenView, session: int, data: ByteArray, signature: ByteArray) -> Steps[Values]:
+    """C_Verify."""
+    slot = view.sessions.get(session).verify
+    operation = whole(slot)
+    slot.end()
+    yield operation.verify(octets(signature), octets(data))
+    return ()
+
+
+def verify_update(view: TokenView, session: int, data: ByteArray) -> Values:
+    """C_VerifyUpdate."""
+    view.sessions.get(session).verify.current().update(octets(data))
+    return ()
+
+
+def verify_final(view: TokenView, session: int, signature: ByteArray) -> Steps[Values]:
+    """C_VerifyFinal."""
+    slot = view.sessions.get(session).verify
+    operation = slot.current()
+    slot.end()
+    yield operation.verify(octets(signature), b"")
+    return ()
+
+
+# --- ciphers --------------------------------------------------------------------------------------------------
+
+
+def encrypt_init(view: TokenView, session: int, mechanism: Mechanism | None, handle: int) -> Values:
+    """C_EncryptInit; without a mechanism it ends what is under way."""
+    _begin_cipher(view, Encrypt, view.sessions.get(session).encrypt, mechanism, handle)
+    return ()
+
+
+def decrypt_init(view: TokenView, session: int, mechanism: Mechanism | None, handle: int) -> Values:
+    """C_DecryptInit; without a mechanism it ends what is under way."""
+    _begin_cipher(view, Decrypt, view.sessions.get(session).decrypt, mechanism, handle)
+    return ()
+
+
+def _begin_cipher(
+    view: TokenView,
+    request: type[Encrypt] | type[Decrypt],
+    slot: Slot[Ciphering],
+    mechanism: Mechanism | None,
+    handle: int,
+) -> None:
+    if mechanism is None:
+        slot.end()
+        return
+    slot.check_free()
+    key = _usable(view, request.OPERATION, handle)
+    slot.begin(Ciphering(request, key, cipher_rule(mechanism, key.suite)))
+
+
+def encrypt(view: TokenView, session: int, data: ByteArray, room: int | None) -> Steps[Values]:
+    """C_Encrypt."""
+    slot = view.sessions.get(session).encrypt
+    whole(slot)
+    return _finish_cipher(slot, octets(data), room)
+
+
+def encrypt_update(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values:
+    """C_EncryptUpdate."""
+    return _update_cipher(view.sessions.get(session).encrypt, octets(data))
+
+
+def encrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Values]:
+    """C_EncryptFinal."""
+    return _finish_cipher(view.sessions.get(session).encrypt, b"", room)
+
+
+def decrypt(view: TokenView, session: int, data: ByteArray, room: int | None) -> Steps[Values]:
+    """C_Decrypt."""
+    slot = view.sessions.get(session).decrypt
+    whole(slot)
+    return _finish_cipher(slot, octets(data), room)
+
+
+def decrypt_update(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values:
+    """C_DecryptUpdate."""
+    return _update_cipher(view.sessions.get(session).decrypt, octets(data))
+
+
+def decrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Values]:
+    """C_DecryptFinal."""
+    return _finish_cipher(view.sessions.get(session).decrypt, b"", room)
+
+
+def _update_cipher(slot: Slot[Ciphering], data: bytes) -> Values:
+    """Collect a part: PKCS#11 2.40, 5.2 lets a token hold its output back until the end."""
+    slot.current().update(data)
+    return (b"",)
+
+
+def _finish_cipher(slot: Slot[Ciphering], data: bytes, room: int | None) -> Steps[Values]:
+    operation = slot.current()
+    size = operation.size(data)
+    if room is None or room < size:
+        return (size,)
+    slot.end()
+    request = operation.finish(data)
+    body = yield encode_request(request)
+    return (request.REPLY.decode(body).data,)
+
+
+CALLS: Mapping[Call, Handler] = MappingProxyType(
+    {
+        Call.C_SignInit: sign_init,
+        Call.C_Sign: sign,
+        Call.C_SignUpdate: sign_update,
+        Call.C_SignFinal: sign_final,
+        Call.C_VerifyInit: verify_init,
+        Call.C_Verify: verify,
+        Call.C_VerifyUpdate: verify_update,
+        Call.C_VerifyFinal: verify_final,
+        Call.C_EncryptInit: encrypt_init,
+        Call.C_Encrypt: encrypt,
+        Call.C_EncryptUpdate: encrypt_update,
+        Call.C_EncryptFinal: encrypt_final,
+        Call.C_DecryptInit: decrypt_init,
+        Call.C_Decrypt: decrypt,
+        Call.C_DecryptUpdate: decrypt_update,
+        Call.C_DecryptFinal: decrypt_final,
+    }
+)
+"""The calls of this module."""

@@ -1,0 +1,260 @@
+"""The sessions of one application, and the operations under way in them."""
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from endocarp.errors import PeerError
+from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, GCM_TAG_SIZE, CipherRule, SignRule
+from endocarp.hsm.token_objects import TokenObject
+from endocarp.wire.cryptoki import CKR, CKS, SessionFlags
+from endocarp.wire.hsm import DATA_LIMIT, Decrypt, Encrypt, Sign, Verify, encode_request
+from endocarp.wire.suites import SIGNATURE_SIZE, Cipher
+
+SESSION_LIMIT = 1024
+"""How many sessions one application has at once."""
+
+
+class Signing:
+    """A signature that is being made or checked: one key, one mechanism, and the data so far."""
+
+    __slots__ = ("_hash", "_head", "_rule", "in_parts", "key", "size")
+
+    def __init__(self, key: TokenObject, rule: SignRule) -> None:
+        self.key = key
+        self.in_parts = False
+        self.size = SIGNATURE_SIZE[key.suite]
+        """The size of the signature, in octets."""
+        self._rule = rule
+        self._hash = None if rule.start is None else rule.start(key.description.public)
+        # A request to sign ends with the data: what stands before is the same whatever the data.
+        self._head = encode_request(Sign(key.handle, rule.scheme, b"")) + rule.prefix
+
+    def update(self, data: bytes) -> None:
+        """Take a part of the data."""
+        if self._hash is None:
+            raise PeerError(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism takes its data in one part")
+        self.in_parts = True
+        self._hash.update(data)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return what asks the vault for a signature over the parts so far and `data`."""
+        return self._head + self._final(data)
+
+    def verify(self, signature: bytes, data: bytes) -> bytes:
+        """Return what asks the vault to check a signature over the parts so far and `data`."""
+        if len(signature) != self.size:
+            raise PeerError(CKR.SIGNATURE_LEN_RANGE, f"a signature of this key has {self.size} octets")
+        signed = self._rule.prefix + self._final(data)
+        return encode_request(Verify(self.key.handle, self._rule.scheme, signature, signed))
+
+    def _final(self, data: bytes) -> bytes:
+        if self._hash is not None:
+            self._hash.update(data)
+            return self._hash.digest()
+        if len(data) > DATA_LIMIT:
+            raise PeerError(CKR.DATA_LEN_RANGE, f"at most {DATA_LIMIT} octets are signed as they are")
+        return data
+
+
+class Ciphering:
+    """An encryption or decryption: the parts are collected, and all of the result comes at the end."""
+
+    __slots__ = ("_data", "_request", "_rule", "in_parts", "key")
+
+    def __init__(self, request: type[Encrypt] | type[Decrypt], key: TokenObject, rule: CipherRule) -> None:
+        self.key = key
+        self.in_parts = False
+        self._request = request
+        self._rule = rule
+        self._data = bytearray()
+
+    def update(self, data: bytes) -> None:
+        """Take a part of the data."""
+        self._check_size(data)
+        self.in_parts = True
+        self._data += data
+
+    def size(self, data: bytes) -> int:
+        """Return how much room the result over the parts so far and `data` takes at most, in octets."""
+        if self._rule.cipher is not Cipher.AES_GCM:
+            return SIGNATURE_SIZE[self.key.suite]
+        size = len(self._data) + len(data)
+        return size + GCM_TAG_SIZE if self._request is Encrypt else max(size - GCM_TAG_SIZE, 0)
+
+    def finish(self, data: bytes) -> Encrypt | Decrypt:
+        """Return what asks the vault for the result over the parts so far and `data`."""
+        self._check_size(data)
+        rule, whole = self._rule, bytes(self._data) + data
+        return self._request(self.key.handle, rule.cipher, rule.nonce, rule.associated, whole)
+
+    def _check_size(self, more: bytes) -> None:
+        size = len(self._data) + len(more)
+        if self._request is Encrypt and size > DATA_LIMIT:
+            raise PeerError(CKR.DATA_LEN_RANGE, f"at most {DATA_LIMIT} octets are encrypted at once")
+        if size > DATA_LIMIT + GCM_TAG_SIZE:
+            raise PeerError(
+                CKR.ENCRYPTED_DATA_LEN_RANGE, f"at most {DATA_LIMIT} octets are decrypted at once"
+            )
+
+
+class Digesting:
+    """A digest, computed here."""
+
+    __slots__ = ("_hash", "in_parts", "size")
+
+    def __init__(self, mechanism: int) -> None:
+        self.in_parts = False
+        self.size = DIGEST_SIZES[mechanism]
+        """The size of the digest, in octets."""
+        self._hash = DIGESTS[mechanism]()
+
+    def update(self, data: bytes) -> None:
+        """Take a part of the data."""
+        self.in_parts = True
+        self._hash.update(data)
+
+    def finish(self, data: bytes) -> bytes:
+        """Return the digest of the parts so far and `data`."""
+        self._hash.update(data)
+        return self._hash.digest()
+
+
+Operation = TypeVar("Operation")
+
+
+class Slot(Generic[Operation]):
+    """The place for one operation under way."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self) -> None:
+        self._operation: Operation | None = None
+
+    def begin(self, operation: Operation) -> None:
+        """Put an operation here; PeerError where one is under way."""
+        self.check_free()
+        self._operation = operation
+
+    def check_free(self) -> None:
+        """Raise PeerError where an operation is under way."""
+        if self._operation is not None:
+            raise PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
+
+    def current(self) -> Operation:
+        """Return the operation under way; PeerError where there is none."""
+        if self._operation is None:
+            raise PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
+        return self._operation
+
+    def end(self) -> None:
+        """Forget the operation."""
+        self._operation = None
+
+
+class InParts(Protocol):
+    """An operation that takes its data whole or in parts."""
+
+    in_parts: bool
+    """Whether it has got a part."""
+
+
+Divisible = TypeVar("Divisible", bound=InParts)
+
+
+def whole(slot: Slot[Divisible]) -> Divisible:
+    """Return an operation that takes all of its data now; one that got parts before is given up."""
+    operation = slot.current()
+    if operation.in_parts:
+        slot.end()
+        raise PeerError(CKR.OPERATION_ACTIVE, "the operation has begun in parts, and is given up")
+    return operation
+
+
+class Session:
+    """One session: what it may do, and what is under way in it."""
+
+    __slots__ = (
+        "decrypt",
+        "digest",
+        "encrypt",
+        "flags",
+        "objects",
+        "search",
+        "sign",
+        "verify",
+    )
+
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+        self.search: Slot[Iterator[int]] = Slot()
+        self.sign: Slot[Signing] = Slot()
+        self.verify: Slot[Signing] = Slot()
+        self.encrypt: Slot[Ciphering] = Slot()
+        self.decrypt: Slot[Ciphering] = Slot()
+        self.digest: Slot[Digesting] = Slot()
+        self.objects: set[int] = set()
+        """The session objects that were made here: they end with it."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether token objects may be made, changed and destroyed here."""
+        return bool(self.flags & SessionFlags.RW_SESSION)
+
+    def state(self, *, logged_in: bool) -> CKS:
+        """Return the state that C_GetSessionInfo tells."""
+        return _STATES[self.may_write, logged_in]
+
+
+_STATES = {
+    (False, False): CKS.RO_PUBLIC_SESSION,
+    (False, True): CKS.RO_USER_FUNCTIONS,
+    (True, False): CKS.RW_PUBLIC_SESSION,
+    (True, True): CKS.RW_USER_FUNCTIONS,
+}
+
+
+class Sessions:
+    """The sessions of one application, by handle."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def writing(self) -> int:
+        """How many of them may write."""
+        return sum(session.may_write for session in self._sessions.values())
+
+    def open(self, flags: int) -> int:
+        """Open a session; return its handle."""
+        # PKCS#11 2.40, 5.6: CKF_SERIAL_SESSION "must always be set".
+        if not flags & SessionFlags.SERIAL_SESSION:
+            raise PeerError(CKR.SESSION_PARALLEL_NOT_SUPPORTED, "sessions are serial")
+        if len(self._sessions) >= SESSION_LIMIT:
+            raise PeerError(CKR.SESSION_COUNT, f"an application has at most {SESSION_LIMIT} sessions")
+        handle = self._next
+        self._next += 1
+        self._sessions[handle] = Session(flags)
+        return handle
+
+    def get(self, handle: int) -> Session:
+        """Return a session; PeerError where there is none."""
+        session = self._sessions.get(handle)
+        if session is None:
+            raise PeerError(CKR.SESSION_HANDLE_INVALID, f"there is no session {handle:#x}")
+        return session
+
+    def close(self, handle: int) -> Session:
+        """Close a session and return it."""
+        session = self.get(handle)
+        del self._sessions[handle]
+        return session
+
+    def close_all(self) -> list[Session]:
+        """Close all sessions and return them."""
+        closed = list(self._sessions.values())
+        self._sessions.clear()
+        return closed

@@ -1,0 +1,119 @@
+"""What the front knows for one application: its sessions, and the partition's objects as last seen.
+
+Calls are functions that take this view. One that needs the vault is a generator: it yields the octets of a
+request and gets the body of the reply, or a PeerError with the CKR that stands for the vault's refusal.
+"""
+
+from collections.abc import Callable, Generator
+from typing import TypeVar, cast
+
+from endocarp.errors import PeerError
+from endocarp.hsm.token_objects import TokenObject, token_object
+from endocarp.hsm.token_sessions import Sessions
+from endocarp.wire.codec import Struct
+from endocarp.wire.cryptoki import CKR
+from endocarp.wire.hsm import Description, Find, Logout, Ping, Request, encode_request
+from endocarp.wire.p11 import ByteArray
+from endocarp.wire.p11_calls import Values
+
+Answer = TypeVar("Answer", bound=Struct)
+Result = TypeVar("Result")
+
+Steps = Generator[bytes, bytes, Result]
+"""Yields requests to the vault, is sent the bodies of their replies, and returns a result."""
+Handler = Callable[..., Values | Steps[Values]]
+"""A call: takes the view and the values of its request, and gives those of its reply."""
+
+
+def ask(request: Request[Answer]) -> Steps[Answer]:
+    """Ask the vault, and return its answer."""
+    body = yield encode_request(request)
+    return cast("Answer", request.REPLY.decode(body))
+
+
+def octets(value: ByteArray) -> bytes:
+    """Return octets that a caller must have given; PeerError where he gave a size without them."""
+    if isinstance(value, bytes):
+        return value
+    if value:
+        raise PeerError(CKR.ARGUMENTS_BAD, "a pointer is NULL")
+    return b""
+
+
+class TokenView:
+    """The state of the token for one application."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.sessions = Sessions()
+        self.logged_in = False
+        self.generation = 0
+        """The vault's count of changes to token objects, from its last reply."""
+        self._objects: dict[int, TokenObject] = {}
+        self._seen: int | None = None
+        """The generation that `_objects` shows; None where more or less may be visible by now."""
+
+    def key(self, handle: int) -> TokenObject:
+        """Return an object that is to be used; PeerError where there is none."""
+        found = self._objects.get(handle)
+        if found is None:
+            raise PeerError(CKR.KEY_HANDLE_INVALID, f"there is no key {handle:#x}")
+        return found
+
+    def object(self, handle: int) -> TokenObject:
+        """Return an object that is to be looked at or changed; PeerError where there is none."""
+        found = self._objects.get(handle)
+        if found is None:
+            raise PeerError(CKR.OBJECT_HANDLE_INVALID, f"there is no object {handle:#x}")
+        return found
+
+    def objects(self) -> Steps[list[TokenObject]]:
+        """Return all objects that the application may see now, asking for them only if any has changed."""
+        yield from ask(Ping())
+        if self._seen != self.generation:
+            yield from self._load()
+        return list(self._objects.values())
+
+    def _load(self) -> Steps[None]:
+        objects: dict[int, TokenObject] = {}
+        first = None
+        after = 0
+        while True:
+            page = yield from ask(Find(after=after))
+            # A change between two pages would show half of it: the next search then loads again.
+            first = self.generation if first is None else first
+            objects.update((description.handle, token_object(description)) for description in page.objects)
+            after = page.after
+            if not after:
+                break
+        self._objects, self._seen = objects, first
+
+    def put(self, description: Description) -> TokenObject:
+        """Take notice of an object that this application has just made or changed."""
+        made = token_object(description)
+        self._objects[made.handle] = made
+        self._mark_own_change()
+        return made
+
+    def drop(self, handle: int) -> None:
+        """Take notice that this application has just destroyed an object."""
+        self._objects.pop(handle, None)
+        self._mark_own_change()
+
+    def _mark_own_change(self) -> None:
+        """Remember that the last change is known already, if no other one came before it."""
+        if self._seen is not None and self.generation == self._seen + 1:
+            self._seen = self.generation
+
+    def log_in(self) -> None:
+        """Take notice that the vault knows the user."""
+        self.logged_in = True
+        self._seen = None
+
+    def log_out(self) -> Steps[None]:
+        """Log out; the keys are out of sight at once."""
+        yield from ask(Logout())
+        self.logged_in = False
+        self._seen = None
+        # PKCS#11 2.40, 5.6: handles of private objects become invalid at once, before anything is searched again.
+        self._objects = {handle: one for handle, one in self._objects.items() if not one.is_private}

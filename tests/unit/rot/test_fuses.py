@@ -81,6 +81,34 @@ def test_the_version_in_force_is_zero_where_anti_rollback_is_disabled() -> None:
     assert fuses(firmware_svn=svn_bitmap(5), anti_rollback_disable=True).effective_fw_svn == 0
 
 
+def test_the_states_of_life_have_the_numbers_of_the_specification() -> None:
+    assert {state.name: int(state) for state in Lifecycle} == {
+        "UNPROVISIONED": 0,
+        "MANUFACTURING": 1,
+        "PRODUCTION": 3,
+    }
+
+
+def test_fuses_that_nobody_blew_are_zero() -> None:
+    blank = fuses()
+
+    assert blank.owner_pk_hash == bytes(48)
+    assert blank.ecc_revocation == blank.lms_revocation == blank.mldsa_revocation == 0
+    assert blank.fw_svn == blank.soc_manifest_min_svn == 0
+    assert blank.idevid_cert_attributes == (0,) * 24
+    assert not blank.anti_rollback_disable
+    # What is not blank: ML-DSA as the second scheme, every SVN of a SoC manifest, production, debug locked.
+    assert (blank.pqc_key_type, blank.soc_manifest_max_svn) == (1, 128)
+    assert (blank.lifecycle, blank.debug_locked) == (Lifecycle.PRODUCTION, True)
+
+
+def test_the_unique_id_stands_in_the_words_of_the_specification() -> None:
+    words = [0] * 24
+    words[11:16] = [0xFFFFFF01, 0x04030201, 0x08070605, 0x0C0B0A09, 0x100F0E0D]
+
+    assert fuses(idevid_cert_attributes=tuple(words)).ueid == bytes([1, *range(1, 17)])
+
+
 def test_the_unique_id_is_a_type_and_the_serial_number_in_order() -> None:
     words = ueid_words(bytes(range(1, 17)))
 
@@ -238,6 +266,7 @@ SPOILT = [
     (("fuses", "idevid_cert_attributes"), "0" * 24, r"idevid_cert_attributes: not 24 words"),
     (("fuses", "idevid_cert_attributes"), [True] * 24, r"does not fit 32 bits"),
     (("fuses", "idevid_cert_attributes"), [-1] * 24, r"does not fit 32 bits"),
+    (("fuses", "idevid_cert_attributes"), [1 << 32] * 24, r"does not fit 32 bits"),
 ]
 
 

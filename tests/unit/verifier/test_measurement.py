@@ -158,8 +158,14 @@ def test_a_list_of_images_that_does_not_give_pcr_31_is_told_apart() -> None:
 def test_a_log_that_cannot_be_read_says_nothing(octets: bytes) -> None:
     device = DeviceSimulator()
     verdict = examine(device, replace(device.evidence(), pcr_log=octets))
-    assert failed(verdict) == {"log.decode", "info.consistent"}
-    assert {"log.pcr0", "log.sequence", "tcb.owner_fuses.ecc384", "tcb.fmc.ecc384"} <= missed(verdict)
+    assert failed(verdict) == {"log.decode"}
+    assert {
+        "info.consistent",
+        "log.pcr0",
+        "log.sequence",
+        "tcb.owner_fuses.ecc384",
+        "tcb.fmc.ecc384",
+    } <= missed(verdict)
     assert "log.pcr31" not in missed(verdict)
 
 

@@ -1,6 +1,7 @@
 """The builder, against an independent reading of what it builds."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import struct
@@ -29,7 +30,7 @@ from endocarp.wire.image import (
     PqcKeyType,
     SignedData,
 )
-from endocarp.wire.manifest import FirmwareId
+from endocarp.wire.manifest import AuthorizationManifest, FirmwareId
 
 FAKE_KEYS = Path("../shared/vectors/caliptra/fake-keys")
 KEYS = SigningKeys.generate()
@@ -158,6 +159,21 @@ def test_a_bundle_that_is_larger_than_its_limit_is_the_callers_mistake() -> None
         build_bundle(b"x", bytes(PROFILE.image_limit - MANIFEST_SIZE), KEYS)
 
 
+def test_firmware_may_fill_the_instruction_memory_and_a_bundle_its_limit_exactly() -> None:
+    filled = dataclasses.replace(PROFILE, iccm_size=100 + len(RUNTIME), image_limit=len(BUNDLE))
+
+    built = build_bundle(FMC, RUNTIME, KEYS, profile=filled)
+
+    assert len(built) == filled.image_limit
+
+
+def test_what_is_not_said_to_be_newer_has_version_0() -> None:
+    header = ImageManifest.decode(build_bundle(FMC, RUNTIME, KEYS)[:MANIFEST_SIZE]).header
+
+    assert header.svn == 0
+    assert AuthorizationManifest.decode(build_manifest(IMAGES, KEYS)).preamble.svn == 0
+
+
 # --- the manifest --------------------------------------------------------------------------------------------
 
 
@@ -192,6 +208,13 @@ def test_the_signatures_of_a_manifest_hold_for_someone_who_reads_them_by_offset(
     ):
         ecdsa_verify(key[:96], signature[:96], octets)
         mldsa_verify(key[96:], signature[96:], octets)
+
+
+@pytest.mark.parametrize("count", [1, 80])
+def test_a_manifest_holds_1_to_80_images(count: int) -> None:
+    built = build_manifest({FirmwareId(number): b"x" for number in range(count)}, KEYS)
+
+    assert AuthorizationManifest.decode(built).entry_count() == count
 
 
 @pytest.mark.parametrize("count", [0, 81])

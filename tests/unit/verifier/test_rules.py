@@ -2,7 +2,7 @@
 
 import re
 
-from endocarp.verifier.rules import CERTIFICATES, IMAGES, RULES, SECTIONS, SUITE_NAMES, section_of
+from endocarp.verifier.rules import ANCHORED, CERTIFICATES, IMAGES, RULES, SECTIONS, SUITE_NAMES, section_of
 
 
 def test_identifiers_are_short_and_of_one_form() -> None:
@@ -27,9 +27,14 @@ def test_what_is_there_in_both_suites_has_a_rule_in_both() -> None:
     }
 
 
-def test_every_certificate_has_the_same_rules() -> None:
-    chain = [rule.split(".") for rule in RULES if rule.count(".") == 3]
-    assert len(chain) == 10 * len(CERTIFICATES) * len(SUITE_NAMES)
+def test_every_certificate_has_the_same_rules_but_the_one_that_an_anchor_signs() -> None:
+    places = {place: {rule for rule in RULES if f".{place}." in rule} for place in CERTIFICATES}
+    assert {place: len(rules) for place, rules in places.items() if place != "idevid"} == dict.fromkeys(
+        [place for place in CERTIFICATES if place != "idevid"], 20
+    )
+    assert {rule.replace("idevid", "ldevid") for rule in places["idevid"]} == {
+        rule for rule in places["ldevid"] if not rule.startswith(ANCHORED[0])
+    }
 
 
 def test_identifiers_that_others_rely_on_stay() -> None:

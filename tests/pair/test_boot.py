@@ -1,5 +1,6 @@
 """From a manufactured device and a signed bundle to a server's root of trust in service, in memory, over frames."""
 
+import dataclasses
 import hashlib
 import itertools
 import subprocess
@@ -28,7 +29,7 @@ from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import idevid_keys, provision, root_authority, root_certificates
 from endocarp.rot.rom import Rom
 from endocarp.rot.runtime import Runtime
-from endocarp.wire import custody, dpe, mailbox
+from endocarp.wire import custody, der, dpe, mailbox
 from endocarp.wire.handoff import CertificatePair, Handoff
 from endocarp.wire.mailbox import (
     PL0_CALLER,
@@ -446,6 +447,33 @@ def test_the_ldevid_certificates_are_those_of_the_real_rom(default_device: Devic
     issuer = PublicKey.from_raw(Suite.ML_DSA_87, idevid.mldsa)
     assert Certificate.parse(golden).signed_by(issuer)
     assert Certificate.parse(rom.ldevid.mldsa).signed_by(issuer)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("rom-latest/fmc_alias_cert_redacted.der", "FMC alias"), ("rt_alias_cert_redacted.der", "RT alias")],
+)
+def test_alias_certificates_are_laid_out_as_those_of_the_real_firmware(
+    default_device: Device, name: str, layer: str
+) -> None:
+    signing = SigningKeys.generate()
+    vendor, _ = public_key_hashes(signing)
+    fuses = dataclasses.replace(default_device.fuses, vendor_pk_hash=vendor)
+    device = dataclasses.replace(default_device, fuses=fuses)
+    _, runtime = boot(device, build_bundle(FMC, RUNTIME, signing))
+    ours = Certificate.parse(runtime.certificates()[layer].ecc)
+    golden, key = tbs_and_key(golden_file(name))
+    found = ours.tbs.replace(ours.public.raw, key)
+    assert len(found) == len(golden)
+    # Caliptra, test/src/redact.rs: digests, serial numbers and key ids are overwritten by the octet 0x44.
+    assert [at for at, octet in enumerate(golden) if octet not in (0x44, found[at])] == []
+
+
+def tbs_and_key(octets: bytes) -> tuple[bytes, bytes]:
+    """Return what is signed in a certificate, and its P-384 point, which may be a made-up one."""
+    tbs = der.Reader(octets, "golden").sequence().element(der.SEQUENCE)
+    at = tbs.index(bytes.fromhex("03620004")) + 3
+    return tbs, tbs[at : at + 97]
 
 
 def golden_file(name: str) -> bytes:

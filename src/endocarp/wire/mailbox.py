@@ -29,7 +29,7 @@ from endocarp.wire.codec import (
     u32,
 )
 
-FIRMWARE_LIMIT = 512 * 1024
+FIRMWARE_LIMIT = 1024 * 1024
 """The largest firmware bundle that FIRMWARE_LOAD takes, in octets."""
 
 PL0_CALLER = 1

@@ -65,7 +65,7 @@ CALIPTRA_2_1_2 = Profile(
     # One octet more, the subsystem mode, since ROM 2.1.3.
     device_status_size=17,
     iccm_start=0x4000_0000,
-    # deviation: 256 KiB each in Caliptra. Our images are archives of Python's byte code, which is bulkier than RISC-V.
+    # deviation: 256 KiB each in Caliptra. Our images are archives of Python source.
     iccm_size=1 << 20,
     image_limit=1 << 20,
     image_alignment=256,

@@ -80,9 +80,14 @@ class Application:
     def start(self, flags: int = READ_WRITE, pin: bytes | None = None) -> int:
         """Initialize, open a session, log in where a PIN is given; return the session."""
         self.call(Call.C_Initialize, HANDSHAKE, 0, b"\0")
-        (session,) = self.call(Call.C_OpenSession, 0, flags)
+        session = self.open_session(flags)
         if pin is not None:
             self.call(Call.C_Login, session, CKU.USER, pin)
+        return session
+
+    def open_session(self, flags: int = READ_WRITE) -> int:
+        """Open a session."""
+        (session,) = self.call(Call.C_OpenSession, 0, flags)
         return int(session)
 
     def find(self, session: int, **wanted: Any) -> list[int]:

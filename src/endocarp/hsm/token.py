@@ -51,9 +51,7 @@ PERMITS: Mapping[Phase, frozenset[Call]] = MappingProxyType(
 )
 """The calls that each phase permits."""
 
-NEXT: Mapping[Call, Phase] = MappingProxyType(
-    {Call.C_Initialize: Phase.READY, Call.C_Finalize: Phase.CLOSED}
-)
+NEXT: Mapping[Call, Phase] = MappingProxyType({Call.C_Initialize: Phase.READY, Call.C_Finalize: Phase.CLOSED})
 """The calls that lead to another phase when they succeed."""
 
 REFUSALS: Mapping[Status, CKR] = MappingProxyType(
@@ -118,6 +116,8 @@ class TokenConnection:
         """
         if not data:
             return self._close("the application has closed the connection")
+        if self.phase is Phase.CLOSED:
+            return [Close("the connection has ended")]
         self._buffer += data
         if self._steps is not None:
             # Two frames of the greatest size: one that is whole, one that is not.
@@ -168,7 +168,7 @@ class TokenConnection:
             event = self._begin(frame)
             if event is not None:
                 return [event]
-        return [Close("C_Finalize")]
+        return self._close("C_Finalize")
 
     def _choose_dialect(self) -> None:
         # p11-kit, rpc-transport.c: the client says the newest that it knows, and follows the answer. A newer one

@@ -165,6 +165,9 @@ def login(view: TokenView, session: int, user: int, pin: ByteArray) -> Steps[Val
 
 def _pin(pin: ByteArray) -> bytes:
     text = octets(pin)
+    # Whoever has no PIN to give is not let guess one: the vault would count it.
+    if not text:
+        raise PeerError(CKR.ARGUMENTS_BAD, "there is no PIN")
     if len(text) > PIN_LIMIT:
         raise PeerError(CKR.PIN_LEN_RANGE, f"a PIN has at most {PIN_LIMIT} octets")
     return text

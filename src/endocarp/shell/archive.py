@@ -9,10 +9,11 @@ measured cannot change any more.
 
 import ast
 import fcntl
+import functools
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from endocarp.errors import Refused, UsageError
@@ -53,13 +54,15 @@ def closure(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> list[str]:
     return sorted(found)
 
 
-def _imports(source: bytes) -> Iterable[str]:
+@functools.cache  # most archives have most modules in common
+def _imports(source: bytes) -> frozenset[str]:
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return frozenset(found)
 
 
 def build(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> bytes:

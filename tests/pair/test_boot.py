@@ -5,12 +5,23 @@ import hashlib
 import itertools
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.simulators.root_of_trust import (
+    FMC,
+    IMAGES,
+    MODEL,
+    NONCE,
+    ROM,
+    RUNTIME,
+    Caller,
+    Server,
+    ask,
+    boot,
+    manufacture_server,
+)
 
-from endocarp.core import HandOver
 from endocarp.crypto import keys
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384, shake256
@@ -18,125 +29,34 @@ from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError
 from endocarp.rot import dice, kv
-from endocarp.rot.bundle import SigningKeys, build_bundle, build_manifest, public_key_hashes
-from endocarp.rot.custody import CustodyConnection
-from endocarp.rot.dispatch import Responder
-from endocarp.rot.fmc import run_fmc
-from endocarp.rot.fuses import Device, Fuses, manufacture
+from endocarp.rot.bundle import SigningKeys, build_bundle, public_key_hashes
+from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import KeyVault
-from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.profile import CALIPTRA_2_1_2
-from endocarp.rot.provision import idevid_keys, provision, root_authority, root_certificates
+from endocarp.rot.provision import idevid_keys
 from endocarp.rot.rom import Rom
-from endocarp.rot.runtime import Runtime
 from endocarp.wire import custody, der, dpe, mailbox
-from endocarp.wire.handoff import CertificatePair, Handoff
 from endocarp.wire.mailbox import (
     PL0_CALLER,
     PL1_CALLER,
     AuthResult,
     ImageSource,
-    MailboxClient,
     MailboxError,
     PcrLogId,
     Reply,
     Request,
     decode_pcr_log,
-    decode_reply,
 )
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Scheme, Suite
 
-ROM, FMC, RUNTIME = b"rom archive" * 9, b"fmc archive" * 50, b"runtime archive" * 300
-IMAGES = {FirmwareId.BOX: b"box" * 100, FirmwareId.FRONT: b"front" * 80, FirmwareId.VAULT: b"vault" * 60}
-NONCE = bytes(range(32))
 LABEL = sha384(b"endocarp evidence", NONCE)
-MODEL = "MODEL Endocarp Root"
 SMOKE = Path("../shared/vectors/attestation/caliptra/smoke_testdata")
-
-
-class Caller:
-    """A caller of the mailbox: our client against our core, joined without a socket."""
-
-    def __init__(self, responder: Responder, number: int) -> None:
-        self.connection = MailboxConnection(responder, number)
-        self.client = MailboxClient()
-        self.handed_over: list[bytes] = []
-
-    def call(self, request: Request[Reply], image: bytes | None = None) -> bytes:
-        if image is not None:
-            self.connection.attach(memoryview(image))
-        events = self.connection.receive(self.client.request(request), 0.0)
-        self.handed_over += [event.message for event in events if isinstance(event, HandOver)]
-        (frame,) = self.connection.outgoing()
-        octets = self.client.receive(frame)
-        assert octets is not None
-        return octets
-
-    def execute(self, request: Request[Reply], image: bytes | None = None) -> Reply:
-        return decode_reply(request, self.call(request, image))
-
-    def dpe(self, profile: dpe.Profile, request: dpe.Request[dpe.Reply]) -> dpe.Reply:
-        command = dpe.encode_command(profile, request)
-        carrier: Request[mailbox.DataReply]
-        if profile is dpe.Profile.P384_SHA384:
-            carrier = mailbox.InvokeDpeEcc384(command)
-        else:
-            carrier = mailbox.InvokeDpeMldsa87(0, bytes(12), command)
-        return dpe.decode_response(request, self.execute(carrier).data)
-
-
-@dataclass
-class Server:
-    """Everything that a boot leaves for the tests to look at."""
-
-    root: CertificatePair
-    device: Device
-    bundle: bytes
-    manifest: bytes
-    vault: KeyVault
-    runtime: Runtime
-    box: Caller
-    stranger: Caller
-
-
-def boot(device: Device, bundle: bytes) -> tuple[KeyVault, Runtime]:
-    vault = KeyVault(memoryview(bytearray(kv.SIZE)))
-    rom = Rom(device, vault, ROM)
-    box = Caller(rom, PL0_CALLER)
-    box.execute(mailbox.StashMeasurement(FirmwareId.BOX, sha384(IMAGES[FirmwareId.BOX]), bytes(48), 0))
-    box.execute(mailbox.FirmwareLoad(bundle))
-    assert rom.result is not None
-    assert (rom.result.fmc, rom.result.runtime) == (FMC, RUNTIME)
-    left = Handoff.decode(rom.result.table.encode())
-    handoff = run_fmc(left, vault, rom.result.runtime)
-    return vault, Runtime(Handoff.decode(handoff.encode()), vault)
 
 
 @pytest.fixture(scope="module")
 def server() -> Server:
-    signing = SigningKeys.generate()
-    root_keys = {suite: keys.generate(suite) for suite in dice.SUITES}
-    vendor, owner = public_key_hashes(signing)
-    entropy = iter(range(1 << 16))
-    device = manufacture(
-        lambda size: hashlib.shake_128(bytes([next(entropy)])).digest(size),
-        model=MODEL,
-        vendor_pk_hash=vendor,
-        owner_pk_hash=owner,
-    )
-    device = provision(device, root_authority(MODEL, root_keys), CALIPTRA_2_1_2)
-    device = Device.from_json(device.to_json())
-    bundle = build_bundle(FMC, RUNTIME, signing, svn=3)
-    vault, runtime = boot(device, bundle)
-    manifest = build_manifest(IMAGES, signing, svn=2)
-    box, stranger = Caller(runtime, PL0_CALLER), Caller(runtime, PL1_CALLER)
-    box.execute(mailbox.PopulateIdevEcc384Cert(device.idevid_ecc_certificate))
-    box.execute(mailbox.PopulateIdevMldsa87Cert(device.idevid_mldsa_certificate))
-    box.execute(mailbox.SetAuthManifest(manifest))
-    return Server(
-        root_certificates(MODEL, root_keys), device, bundle, manifest, vault, runtime, box, stranger
-    )
+    return manufacture_server()
 
 
 def chain(server: Server, suite: Suite) -> list[Certificate]:
@@ -353,12 +273,6 @@ def test_a_vault_gets_its_seal_key_and_its_identity_certified(server: Server) ->
     for partition, same in ((7, True), (8, False)):
         message = mailbox.AttachCustody(partition, FirmwareId.VAULT).encode()
         assert (ask(other.custody(message), custody.SealKey()).key == key) is same
-
-
-def ask(channel: CustodyConnection, request: custody.Request[custody.Reply]) -> custody.Reply:
-    assert channel.receive(custody.encode_request(request), 0.0) == []
-    (message,) = channel.outgoing()
-    return custody.decode_reply(request, message)
 
 
 def test_the_measurement_stashed_in_rom_stands_in_the_leaf(server: Server) -> None:

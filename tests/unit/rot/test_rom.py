@@ -87,6 +87,7 @@ def test_a_bundle_is_verified_measured_and_handed_off(
     assert table.writer is Writer.ROM
     assert table.rom_digest == sha256(IMAGE)
     assert table.runtime_digest == sha384(runtime_image)
+    assert table.fmc_digest == sha384(rom.result.fmc)
     assert table.fw_svn == 5
     assert len(table.pcr_log) == 4 * 56
     assert not any(slot(memory, 4) + slot(memory, 5)), "LDevID keys stay"

@@ -190,9 +190,8 @@ class TokenVault:
     def _change(self, request: SetAttributes) -> Description:
         old = self._get(request.handle)
         check_use(Operation.SET_ATTRIBUTES, old)
-        policy = granted_policy(old.object_class, request.template.policy)
-        check_change(old.template.policy, policy)
-        made = replace(old, template=replace(request.template, policy=policy))
+        check_change(old.template.policy, request.template.policy)
+        made = replace(old, template=request.template)
         self.objects[request.handle] = made
         self.generation += not request.handle & SESSION_HANDLE
         return made

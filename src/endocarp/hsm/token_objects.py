@@ -295,8 +295,7 @@ class _Draft:
 
 def _changed(template: Template, object_class: ObjectClass, attributes: Attributes) -> Template:
     kept = {attribute.type: attribute.value for attribute in template.attributes}
-    # What the vault states itself is no part of what it is asked for.
-    draft = _Draft(object_class, template.policy & ~VAULT_SET, template.label, template.id, kept)
+    draft = _Draft(object_class, template.policy, template.label, template.id, kept)
     for number, value in attributes.items():
         _CHANGES.get(number, _keep)(draft, number, value)
     changed = Template(

@@ -264,11 +264,13 @@ def test_a_template_for_what_cannot_be_is_refused_with_the_reason(
 # --- changes ----------------------------------------------------------------------------------------------------
 
 
-def test_a_change_keeps_what_it_does_not_name_and_asks_for_nothing_that_the_vault_states() -> None:
+def test_a_change_keeps_what_it_does_not_name() -> None:
     found = known(Suite.P256, PRIVATE_KEY, kept=(hsm.Attribute(CKA.SUBJECT, b"subject"),))
-    changed = changed_template(found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.CLASS: CKO.PRIVATE_KEY})
+    changed = changed_template(
+        found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.SIGN: 1, CKA.CLASS: CKO.PRIVATE_KEY}
+    )
     assert changed == Template(
-        policy=default_policy(Suite.P256, PRIVATE_KEY) | Policy.TOKEN,
+        policy=found.description.template.policy & ~Policy.DERIVE,
         label="new",
         id=b"\1",
         attributes=(hsm.Attribute(CKA.SUBJECT, b"subject"),),

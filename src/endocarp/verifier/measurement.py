@@ -297,6 +297,11 @@ def _check_leaf(
             held=_text(root.kind),
             failed=f"{_text(root.kind)} shows {root.fwid.hex()}, PCR 2 and 3 are {pcrs[2].hex()} and {pcrs[3].hex()}",
         )
+    for one in contexts[1:2]:
+        ledger.tell(
+            f"tcb.stash.{name}",
+            f"{_text(one.kind)} {one.fwid.hex()}: no reference speaks of the configuration",
+        )
     found = [(one.kind, one.fwid, one.svn or 0) for one in contexts[2:]]
     stashed = [(one.fw_id.to_bytes(4, "little"), one.digest, one.svn) for one in stash]
     ledger.check(

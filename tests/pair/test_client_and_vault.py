@@ -4,106 +4,26 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from random import Random
 
 import pytest
+from tests.simulators.vault import PARTITION, VaultProcess
 
 from endocarp.client import Connection, Key, Session
-from endocarp.core import Close, Event, Job
 from endocarp.crypto.certs import key_id
 from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError, EndocarpError, UsageError
-from endocarp.hsm.partition import open_partition
-from endocarp.hsm.report import Surroundings
-from endocarp.hsm.vault import Vault, VaultConnection
 from endocarp.wire import hsm
 from endocarp.wire.cose import Algorithm, SignedMessage
-from endocarp.wire.custody import CertifyIdentityReply
 from endocarp.wire.evidence import PartitionEvidence, PartitionReport
 from endocarp.wire.hsm import Status
 from endocarp.wire.suites import SCHEMES, SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 PAIRS = [Suite.P256, Suite.P384, Suite.RSA2048, Suite.RSA3072, Suite.ML_DSA_65]
-SURROUNDINGS = Surroundings(
-    CertifyIdentityReply(bytes(20), bytes(48), b"ecc certificate", b"mldsa certificate"),
-    "ordinary",
-    {"seccomp": "absent: a test"},
-)
 
 
-class Disk:
-    """A simulated file."""
-
-    def __init__(self) -> None:
-        self.octets = b""
-
-    def read(self) -> bytes:
-        return self.octets
-
-    def append(self, octets: bytes) -> None:
-        self.octets += octets
-
-    def cut(self, size: int) -> None:
-        self.octets = self.octets[:size]
-
-    def replace(self, octets: bytes) -> None:
-        self.octets = octets
-
-
-class Server:
-    """One vault process as its clients see it: it keeps a disk, can be started again, and serves in threads."""
-
-    def __init__(self, seal_key: Secret) -> None:
-        self.disk = Disk()
-        self.seal_key = seal_key
-        self.pin = ""
-        self.delays: list[float] = []
-        self.threads: list[threading.Thread] = []
-        self.start()
-
-    def start(self) -> None:
-        """Forget everything but the disk, and open the partition anew."""
-        entropy = Random("server").randbytes if not self.disk.octets else Random("again").randbytes
-        partition, pin = open_partition(3, self.disk, self.seal_key, entropy)
-        self.pin = pin.decode() if pin else self.pin
-        self.vault = Vault(partition, SURROUNDINGS, entropy, threading.Lock())
-
-    def connect(self) -> Connection:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        thread = threading.Thread(target=self._serve, args=(theirs, VaultConnection(self.vault)))
-        thread.start()
-        self.threads.append(thread)
-        return Connection(ours)
-
-    def _serve(self, end: socket.socket, core: VaultConnection) -> None:
-        data = b"-"
-        with end, contextlib.suppress(OSError):
-            while data:
-                data = end.recv(hsm.MESSAGE_LIMIT + 1)
-                events = core.receive(data, 0.0)
-                while events:
-                    events = [following for event in events for following in self._carry_out(event, core)]
-                for message in core.outgoing():
-                    end.send(message)
-                if self._closing:
-                    return
-
-    _closing = False
-
-    def _carry_out(self, event: Event, core: VaultConnection) -> list[Event]:
-        match event:
-            case Job():
-                self.delays.append(event.after)
-                try:
-                    return core.finish(event.run())
-                except EndocarpError as error:
-                    return core.finish(error)
-            case Close():
-                self._closing = True
-            case _:
-                raise AssertionError(event)
-        return []
+class Server(VaultProcess):
+    """A vault process with sessions of the client."""
 
     @contextlib.contextmanager
     def session(self, pin: str | None = None) -> Iterator[Session]:
@@ -114,7 +34,7 @@ class Server:
     @contextlib.contextmanager
     def stranger(self) -> Iterator[Session]:
         """Open a session without login."""
-        with Session(self.connect()) as session:
+        with Session(Connection(self.connect())) as session:
             yield session
 
 
@@ -123,9 +43,7 @@ def server() -> Iterator[Server]:
     with Secret(bytes(range(32))) as key:
         server = Server(key)
         yield server
-        for thread in server.threads:
-            thread.join(5)
-            assert not thread.is_alive()
+        server.join()
 
 
 @contextlib.contextmanager
@@ -253,12 +171,12 @@ def test_wrong_pins_are_counted_delayed_from_the_fourth_and_locked_at_the_tenth(
         with refused(Status.PIN_INCORRECT if attempt < 10 else Status.PIN_LOCKED), server.session("not this"):
             pass
         server.start()  # the count is on the disk
-    assert server.delays == [0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    assert server.waits == [0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
     with refused(Status.PIN_LOCKED), server.session():
         pass
     with server.stranger() as stranger:
         assert stranger._connection.execute(hsm.Info()).pin_attempts == 0
-    assert len(server.delays) == 10
+    assert len(server.waits) == 10
 
 
 def test_a_right_pin_clears_the_count(server: Server) -> None:
@@ -266,7 +184,7 @@ def test_a_right_pin_clears_the_count(server: Server) -> None:
         with refused(Status.PIN_INCORRECT), server.session("not this"):
             pass
     with server.session() as session:
-        assert session._connection.execute(hsm.Info()) == hsm.InfoReply(3, 1, 10, 0)
+        assert session._connection.execute(hsm.Info()) == hsm.InfoReply(PARTITION, True, 10, 0)
 
 
 def test_a_pin_is_changed_by_who_knows_the_old_one(server: Server) -> None:
@@ -300,7 +218,7 @@ def test_a_report_is_signed_by_both_identity_keys(server: Server) -> None:
         assert signature.key_id == key_id(key.public)
         assert key.public.verify(scheme, signature.signature, message.to_be_signed(signature))
     assert PartitionReport.decode(message.payload) == PartitionReport(
-        bytes(range(32)), bytes(20), 3, bytes(48), "ordinary", {"seccomp": "absent: a test"}, 1, 2
+        bytes(range(32)), b"k" * 20, PARTITION, b"d" * 48, "ordinary", {"seccomp": "absent: a test"}, 1, 2
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
+from tests.simulators.disk import Disk, KilledError
 
 from endocarp.crypto.primitives import pin_digest
 from endocarp.crypto.secret import Secret
@@ -29,43 +30,6 @@ SALT = bytes(16)
 DIGEST = pin_digest(b"12345678", SALT)
 NEW_PIN = digest_new(b"a new pin", entropy)
 KEY = make_key(Suite.P256, entropy)
-
-
-class KilledError(BaseException):
-    """The process died here."""
-
-
-class Disk:
-    """A simulated file that dies at its write number `write`, after `kept` octets, with `zeros` octets behind them."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets = octets
-        self.sizes: list[int] = []
-        self.write = -1
-        self.kept = 0
-        self.zeros = False
-
-    def read(self) -> bytes:
-        return self.octets
-
-    def cut(self, size: int) -> None:
-        self.octets = self.octets[:size]
-
-    def append(self, octets: bytes) -> None:
-        self.sizes.append(len(octets))
-        if len(self.sizes) - 1 == self.write:
-            left = octets[: self.kept]
-            self.octets += left + bytes(len(octets) - self.kept) * self.zeros
-            raise KilledError
-        self.octets += octets
-
-    def replace(self, octets: bytes) -> None:
-        # All of the old or all of the new: only these two are possible, and none of the new is `kept` = 0.
-        self.sizes.append(1)
-        if len(self.sizes) - 1 == self.write:
-            self.octets = octets if self.kept else self.octets
-            raise KilledError
-        self.octets = octets
 
 
 @dataclass(frozen=True)
@@ -168,7 +132,7 @@ def test_what_was_acknowledged_survives_a_kill_at_each_octet_of_each_write(
         for kept in range(size + 1):
             for zeros in (False, True) if kept in (0, LENGTH, HEAD, size - TAG) else (False,):
                 dying = Disk(beginning)
-                dying.write, dying.kept, dying.zeros = write, kept, zeros
+                dying.dies_at, dying.kept, dying.zeros = write, kept, zeros
                 acknowledged = live(dying, seal_key, STEPS[: write + 1])
                 assert acknowledged == whole[:write]
                 # The write was not acknowledged: it may be there as a whole or not at all.
@@ -180,7 +144,7 @@ def test_what_was_acknowledged_survives_a_kill_at_each_octet_of_each_write(
 
 def test_keys_sign_after_a_kill(seal_key: Secret, beginning: bytes) -> None:
     disk = Disk(beginning)
-    disk.write, disk.kept = 3, 40
+    disk.dies_at, disk.kept = 3, 40
     live(disk, seal_key, STEPS)
     partition = reopened(disk, seal_key)
     private, public = partition.objects[1], partition.objects[2]
@@ -201,7 +165,7 @@ def test_a_kill_while_the_log_is_begun_anew_loses_nothing(
     assert renewals
     for write in renewals:
         dying = Disk(beginning)
-        dying.write, dying.kept = write, kept
+        dying.dies_at, dying.kept = write, kept
         assert live(dying, seal_key, steps) == whole[:write]
         assert State.of(reopened(dying, seal_key)) == whole[write - 1 + kept]
 
@@ -209,7 +173,7 @@ def test_a_kill_while_the_log_is_begun_anew_loses_nothing(
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_kill_while_a_partition_is_made_leaves_all_of_it_or_nothing(seal_key: Secret, kept: int) -> None:
     disk = Disk(b"")
-    disk.write, disk.kept = 0, kept
+    disk.dies_at, disk.kept = 0, kept
     with pytest.raises(KilledError):
         open_partition(0, disk, seal_key, entropy)
     partition, pin = open_partition(0, Disk(disk.octets), seal_key, entropy)

@@ -105,8 +105,9 @@ class VaultConnection:
         messages, self._outgoing = self._outgoing, []
         return messages
 
-    def due(self) -> None:
+    def due(self) -> float | None:
         """Nothing here waits for a moment."""
+        return None
 
     def expire(self, now: float) -> list[Event]:
         """Nothing here waits for a moment."""

@@ -236,7 +236,7 @@ class InfoReply(Struct):
     """The partition as this connection sees it."""
 
     partition: U32
-    logged_in: U8
+    logged_in: Annotated[bool, u8]
     pin_attempts: U8
     """How many wrong PINs from now lock the partition; 0 where it is locked."""
     objects: U32

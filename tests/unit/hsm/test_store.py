@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
+from tests.simulators.disk import Disk
 
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
@@ -14,37 +15,6 @@ HEADER = 8 + 2 + 4 + 32
 HEAD = 4 + 16
 TAG = 16
 SECTOR = 512
-
-
-class Disk:
-    """A simulated file: `full` and `broken` make its next writes fail, after `kept` octets of an append."""
-
-    def __init__(self, octets: bytes = b"") -> None:
-        self.octets = octets
-        self.fault: OSError | None = None
-        self.kept = 0
-        self.cuts = True
-        self.replaced = 0
-
-    def read(self) -> bytes:
-        return self.octets
-
-    def append(self, octets: bytes) -> None:
-        if self.fault:
-            self.octets += octets[: self.kept]
-            raise self.fault
-        self.octets += octets
-
-    def cut(self, size: int) -> None:
-        if not self.cuts:
-            raise OSError(errno.EIO, "input/output error")
-        self.octets = self.octets[:size]
-
-    def replace(self, octets: bytes) -> None:
-        if self.fault:
-            raise self.fault
-        self.replaced += 1
-        self.octets = octets
 
 
 def counting() -> Callable[[int], bytes]:

@@ -1,0 +1,310 @@
+"""The client of the native door, against a vault process in this process, and against servers that misbehave."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.simulators.vault import PARTITION, VaultProcess
+
+from endocarp import client
+from endocarp.client import Connection, Line, Partition, Session, connect, default_address
+from endocarp.crypto.secret import Secret
+from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.wire import hsm
+from endocarp.wire.cose import SignedMessage
+from endocarp.wire.evidence import PartitionReport
+from endocarp.wire.hsm import Status
+from endocarp.wire.suites import Cipher, Scheme, Suite
+
+WELCOME = hsm.Welcome(Status.OK, hsm.VERSION, PARTITION, 0).encode()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[VaultProcess]:
+    with Secret(bytes(range(32))) as key:
+        server = VaultProcess(key)
+        yield server
+        server.join()
+
+
+@pytest.fixture(scope="module")
+def address(server: VaultProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return where the vault process listens."""
+    path = tmp_path_factory.mktemp("door") / "native.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.serve(listener.accept()[0])
+
+        threads = [threading.Thread(target=accept, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        yield f"unix:{path}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def partition(address: str) -> Iterator[Partition]:
+    with connect(address) as partition:
+        yield partition
+
+
+@pytest.fixture
+def session(partition: Partition, server: VaultProcess) -> Iterator[Session]:
+    with partition.session(server.pin) as session:
+        yield session
+        left = session.keys()
+        for key in left:
+            key.destroy()
+
+
+@contextlib.contextmanager
+def line(kind: int = socket.SOCK_SEQPACKET, limit: int = 100) -> Iterator[tuple[Line, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with theirs, contextlib.closing(Line(ours, limit)) as made:
+        yield made, theirs
+
+
+def scripted(*replies: bytes) -> Connection:
+    """Return a connection to a server that says these messages, whatever it is asked, and then nothing more."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, contextlib.ExitStack() as stack:
+        stack.callback(ours.close)
+        for reply in replies:
+            theirs.send(reply)
+        made = Connection(ours)
+        stack.pop_all()
+        return made
+
+
+# --- the line -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
+def test_a_line_carries_messages_both_ways(kind: int) -> None:
+    with line(kind) as (ours, theirs):
+        ours.send(b"question")
+        assert theirs.recv(100) == b"question"
+        theirs.send(b"answer")
+        assert ours.receive() == b"answer"
+        theirs.close()
+        assert ours.receive() == b""
+
+
+def test_a_line_waits_no_longer_than_it_was_told() -> None:
+    with line() as (ours, theirs):
+        assert ours.receive(0.001) is None
+        theirs.send(b"late")
+        assert ours.receive(1.0) == b"late"
+
+
+def test_a_line_sleeps_until_something_arrives() -> None:
+    with line() as (ours, theirs):
+        timer = threading.Timer(0.05, theirs.send, [b"late"])
+        timer.start()
+        assert ours.receive() == b"late"
+        timer.join()
+
+
+def test_a_line_looks_less_often_while_looking_is_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with line() as (ours, theirs):
+        skipped = []
+        for _ in range(200):
+            skipped.append(ours._skip)
+            ours.receive(0)
+        assert skipped[:9] == [0, 1, 0, 3, 2, 1, 0, 7, 6]
+        assert max(skipped) == client.REST
+        while ours._skip:
+            ours.receive(0)
+        theirs.send(b"at once")
+        assert ours.receive(0) == b"at once"
+        ours.receive(0)
+        assert [ours._skip] == [1]
+
+
+def test_a_line_does_not_look_where_there_is_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    with line() as (ours, theirs):
+        assert not ours._looks
+        theirs.send(b"x")
+        assert ours.receive(0) == b"x"
+
+
+# --- keys -----------------------------------------------------------------------------------------------------
+
+
+def test_a_partition_tells_its_state_and_its_report(partition: Partition, session: Session) -> None:
+    assert partition.number == PARTITION
+    assert partition.info() == hsm.InfoReply(PARTITION, False, 10, 0)
+    evidence = partition.report(bytes(32))
+    report = PartitionReport.decode(SignedMessage.decode(evidence.report).payload)
+    assert report.partition_id == PARTITION
+
+
+def test_a_pair_signs_and_verifies(session: Session) -> None:
+    key = session.generate(Suite.P256, label="web", key_id=b"\x01")
+    assert (key.suite, key.label, key.id, len(key.public)) == (Suite.P256, "web", b"\x01", 65)
+    assert repr(key) == "<Key P256 'web'>"
+    signature = b""
+    for scheme in (None, Scheme.ECDSA_SHA512, None):
+        signature = key.sign(b"data", scheme)
+        assert key.verify(signature, b"data", scheme)
+        assert not key.verify(signature, b"other", scheme)
+    with pytest.raises(DeviceError):
+        key.verify(signature, b"data", Scheme.ML_DSA)
+
+
+def test_a_key_is_found_with_its_public_half(session: Session) -> None:
+    made = session.generate(Suite.P256, label="web", key_id=b"\x01")
+    session.generate(Suite.P256, label="other")
+    found = session.find(label="web")
+    assert found.public == made.public
+    assert found.verify(made.sign(b"x"), b"x")
+    assert session.find(key_id=b"\x01").public == made.public
+    with pytest.raises(UsageError, match="no key '02' here"):
+        session.find(key_id=b"\x02")
+
+
+def test_secret_keys_encrypt_and_decrypt(session: Session) -> None:
+    key = session.generate(Suite.AES256, label="disk", durable=False)
+    assert key.public == b""
+    assert key.decrypt(key.encrypt(b"data", associated=b"x"), associated=b"x") == b"data"
+    assert key.encrypt(b"data", nonce=bytes(12)).nonce == bytes(12)
+
+
+def test_rsa_keys_encrypt_and_decrypt(session: Session) -> None:
+    key = session.generate(Suite.RSA2048)
+    assert key.decrypt(key.encrypt(b"data")) == b"data"
+    assert key.decrypt(key.encrypt(b"data", Cipher.RSA_PKCS1), Cipher.RSA_PKCS1) == b"data"
+
+
+def test_a_key_without_its_public_half_signs_and_does_not_verify(session: Session) -> None:
+    key = session.generate(Suite.P256, label="half")
+    assert key._public is not None
+    session._connection.execute(hsm.Destroy(key._public.handle))
+    half = session.find(label="half")
+    signature = half.sign(b"x")
+    with pytest.raises(UsageError, match="public half of 'half'"):
+        half.verify(signature, b"x")
+    half.destroy()
+    assert session.keys() == []
+
+
+def test_objects_come_in_pages(session: Session) -> None:
+    for number in range(5):
+        key = session.generate(Suite.AES256, label=str(number), durable=False)
+        attributes = (hsm.Attribute(1, bytes(4096)),) * 4
+        template = hsm.Template(key._own.template.policy, str(number), attributes=attributes)
+        session._connection.execute(hsm.SetAttributes(key._own.handle, template))
+    found = session.keys()
+    assert [key.label for key in found] == ["0", "1", "2", "3", "4"]
+
+
+def test_random_octets_are_drawn(session: Session) -> None:
+    assert len(session.random(32)) == 32
+
+
+def test_login_logout_and_another_pin(partition: Partition, server: VaultProcess) -> None:
+    with pytest.raises(DeviceError) as caught:
+        partition.session("not this")
+    assert caught.value.number == Status.PIN_INCORRECT
+    assert caught.value.advice()
+    with partition.session() as session:
+        with pytest.raises(DeviceError):
+            session.generate(Suite.P256)
+        session.set_pin(server.pin, "another pin")
+        session.log_in("another pin")
+        session.set_pin("another pin", server.pin)
+        session.log_out()
+        assert session.keys() == []
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------
+
+
+def test_what_was_closed_is_not_used_again(partition: Partition) -> None:
+    session = partition.session()
+    session.close()
+    session.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.random(1)
+    with pytest.raises(UsageError):
+        client._ClosedLine().receive()
+
+
+@pytest.mark.parametrize("address", ["", "unix:", "tcp:localhost", "/path"])
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(UsageError):
+        connect(address) if address else client._dial(address)
+
+
+def test_where_nothing_listens_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"nothing answers at unix:.*no\.sock: No such file") as caught:
+        connect(f"unix:{tmp_path}/no.sock")
+    assert "endocarp status" in caught.value.advice()
+
+
+def test_the_default_address_is_partition_0_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert default_address() == "unix:/state/endocarp/partition-0/native.sock"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_address() == "unix:/home/me/.local/state/endocarp/partition-0/native.sock"
+
+
+def test_a_server_of_another_version_is_told() -> None:
+    with pytest.raises(DeviceError, match="version 9 of the protocol, not 1"):
+        scripted(hsm.Welcome(Status.VERSION_UNSUPPORTED, 9, 0, 0).encode())
+
+
+def test_a_server_that_says_nonsense_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError):
+        scripted(b"nonsense")
+    path = tmp_path / "native.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as end:
+                end.recv(100)
+                end.send(b"nonsense")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(DecodeError):
+            connect(f"unix:{path}")
+        thread.join()
+
+
+def test_a_server_that_goes_away_is_told() -> None:
+    connection = scripted(WELCOME)
+    with contextlib.closing(connection), pytest.raises(DeviceError, match="went away"):
+        connection.execute(hsm.Ping())
+
+
+def test_a_server_that_closes_instead_of_an_answer_is_told() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(DeviceError, match="closed the connection"):
+            Connection(ours)
+
+
+def test_the_answer_to_another_question_is_refused() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        theirs.send(WELCOME)
+        with contextlib.closing(Connection(ours)) as connection:
+            theirs.send(hsm.Reply(Status.OK, 99, 0, b"").encode())
+            with pytest.raises(DecodeError, match=r"Reply\.tag: 99, asked with 1"):
+                connection.execute(hsm.Ping())

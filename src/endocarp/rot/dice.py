@@ -15,6 +15,8 @@ from endocarp.crypto.digest import sha1, sha256, sha384, sha512
 from endocarp.crypto.keys import PrivateKey, PublicKey, mldsa87_from_seed, p384_from_scalar
 from endocarp.crypto.primitives import doe_decrypt, hmac_sha512, kdf_sha512, mldsa_seed, p384_scalar
 from endocarp.crypto.secret import Secret
+from endocarp.crypto.selftest import Algorithm
+from endocarp.rot import kv
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import Key, KeyVault
 from endocarp.rot.profile import Profile
@@ -23,6 +25,17 @@ from endocarp.wire.suites import Suite
 
 SUITES = (Suite.P384, Suite.ML_DSA_87)
 """Every identity has a key in each."""
+
+ALGORITHMS = (
+    Algorithm.DIGESTS,
+    Algorithm.HMAC,
+    Algorithm.KDF,
+    Algorithm.DRBG,
+    Algorithm.AES_CBC,
+    Algorithm.P384,
+    Algorithm.ML_DSA_87,
+)
+"""What every boot stage uses, and so tests before anything else."""
 
 KeyPair = Mapping[Suite, PrivateKey]
 """The private keys of one identity, by suite."""
@@ -37,20 +50,57 @@ class Cdi(Secret):
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where the private keys of a layer lie in the key vault."""
+
+    ecc: Key
+    mldsa: Key
+
+
+@dataclass(frozen=True)
 class Layer:
-    """What is fixed about one layer: its label in key derivation, and how its certificate looks."""
+    """What is fixed about one layer: its label in key derivation, its place, and how its certificate looks."""
 
     label: bytes
+    places: Places
     title: str
     path_length: int
     usages: tuple[KeyUsage, ...]
     purposes: tuple[str, ...]
 
 
-IDEVID = Layer(b"idevid", "IDevID", 7, (KeyUsage.KEY_CERT_SIGN,), (IDENTITY_INIT, ECA))
-LDEVID = Layer(b"ldevid", "LDevID", 6, (KeyUsage.KEY_CERT_SIGN,), (IDENTITY_LOC, ECA))
-FMC_ALIAS = Layer(b"alias_fmc", "FMC Alias", 5, (KeyUsage.KEY_CERT_SIGN,), (ECA, ATTEST_LOC))
-RT_ALIAS = Layer(b"alias_rt", "Rt Alias", 4, (KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN), (ECA,))
+IDEVID = Layer(
+    label=b"idevid",
+    places=Places(kv.IDEV_ECC, kv.IDEV_MLDSA),
+    title="IDevID",
+    path_length=7,
+    usages=(KeyUsage.KEY_CERT_SIGN,),
+    purposes=(IDENTITY_INIT, ECA),
+)
+LDEVID = Layer(
+    label=b"ldevid",
+    places=Places(kv.LDEV_ECC, kv.LDEV_MLDSA),
+    title="LDevID",
+    path_length=6,
+    usages=(KeyUsage.KEY_CERT_SIGN,),
+    purposes=(IDENTITY_LOC, ECA),
+)
+FMC_ALIAS = Layer(
+    label=b"alias_fmc",
+    places=Places(kv.FMC_ECC, kv.FMC_MLDSA),
+    title="FMC Alias",
+    path_length=5,
+    usages=(KeyUsage.KEY_CERT_SIGN,),
+    purposes=(ECA, ATTEST_LOC),
+)
+RT_ALIAS = Layer(
+    label=b"alias_rt",
+    places=Places(kv.RT_ECC, kv.RT_MLDSA),
+    title="Rt Alias",
+    path_length=4,
+    usages=(KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN),
+    purposes=(ECA,),
+)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------
@@ -104,37 +154,29 @@ def stable_root_ldev(ldevid: Cdi) -> Secret:
     return kdf_sha512(ldevid, b"stable_identity_root_ldev")
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the private keys of a layer lie in the key vault."""
-
-    ecc: Key
-    mldsa: Key
-
-
-def derive_keys(vault: KeyVault, cdi: Cdi, layer: Layer, places: Places) -> KeyPair:
+def derive_keys(vault: KeyVault, cdi: Cdi, layer: Layer) -> KeyPair:
     """Derive the keys of a layer from its CDI, leave them in the vault, and return them ready for use."""
     with (
         kdf_sha512(cdi, layer.label + b"_ecc_key", kind=Secret) as output,
         Secret(output.view[:48]) as seed,
         p384_scalar(seed) as scalar,
     ):
-        vault.put(places.ecc, scalar)
+        vault.put(layer.places.ecc, scalar)
     with kdf_sha512(cdi, layer.label + b"_mldsa_key", kind=Secret) as output, mldsa_seed(output) as seed:
-        vault.put(places.mldsa, seed)
-    return load_keys(vault, places)
+        vault.put(layer.places.mldsa, seed)
+    return load_keys(vault, layer)
 
 
-def load_keys(vault: KeyVault, places: Places) -> KeyPair:
-    """Return the keys that an earlier stage left in the vault."""
-    with vault.take(places.ecc) as scalar, vault.take(places.mldsa) as seed:
+def load_keys(vault: KeyVault, layer: Layer) -> KeyPair:
+    """Return the keys of a layer that an earlier stage left in the vault."""
+    with vault.take(layer.places.ecc, Secret) as scalar, vault.take(layer.places.mldsa, Secret) as seed:
         return {Suite.P384: p384_from_scalar(scalar), Suite.ML_DSA_87: mldsa87_from_seed(seed)}
 
 
-def erase_keys(vault: KeyVault, places: Places) -> None:
+def erase_keys(vault: KeyVault, layer: Layer) -> None:
     """Wipe the keys of a layer."""
-    vault.erase(places.ecc)
-    vault.erase(places.mldsa)
+    vault.erase(layer.places.ecc)
+    vault.erase(layer.places.mldsa)
 
 
 def public_keys(keys: KeyPair) -> PublicKeyPair:

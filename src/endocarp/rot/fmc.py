@@ -10,16 +10,13 @@ from endocarp.crypto.digest import Buffer, equal, sha384
 from endocarp.errors import Refused
 from endocarp.rot import dice, kv, tcb
 from endocarp.rot.boot import Boot, Event, Stage
-from endocarp.rot.dice import Cdi, Places, Validity
+from endocarp.rot.dice import Cdi, Validity
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.pcr import FMC_CURRENT, FMC_JOURNEY, PcrBank
 from endocarp.rot.profile import CALIPTRA_2_1_2, Profile
-from endocarp.rot.rom import ALGORITHMS, FMC_PLACES
 from endocarp.rot.tcb import TcbInfo
 from endocarp.wire.handoff import CertificatePair, Handoff, Writer
 from endocarp.wire.mailbox import MailboxError, PcrLogId
-
-RT_PLACES = Places(kv.RT_ECC, kv.RT_MLDSA)
 
 
 def run_fmc(handoff: Handoff, vault: KeyVault, runtime: Buffer, profile: Profile = CALIPTRA_2_1_2) -> Handoff:
@@ -30,7 +27,7 @@ def run_fmc(handoff: Handoff, vault: KeyVault, runtime: Buffer, profile: Profile
     """
     boot = Boot(Stage.FMC)
     try:
-        selftest.run(ALGORITHMS)
+        selftest.run(dice.ALGORITHMS)
         _check(handoff, runtime)
         table = _derive(handoff, vault, profile)
     except BaseException:
@@ -54,11 +51,11 @@ def _derive(handoff: Handoff, vault: KeyVault, profile: Profile) -> Handoff:
     bank.measure(PcrLogId.RT_TCI, (FMC_CURRENT, FMC_JOURNEY), handoff.runtime_digest)
     with vault.take(kv.FMC_CDI, Cdi) as fmc, dice.runtime_cdi(fmc, handoff.runtime_digest) as cdi:
         vault.put(kv.RT_CDI, cdi)
-        keys = dice.derive_keys(vault, cdi, dice.RT_ALIAS, RT_PLACES)
+        keys = dice.derive_keys(vault, cdi, dice.RT_ALIAS)
     vault.erase(kv.FMC_CDI)
     # deviation: in hardware the FMC alias keys are locked to the engine that signs PCRs; here they stay in the
     # vault, and only the runtime's quote commands use them.
-    issuer = dice.authority(dice.FMC_ALIAS, dice.load_keys(vault, FMC_PLACES), profile)
+    issuer = dice.authority(dice.FMC_ALIAS, dice.load_keys(vault, dice.FMC_ALIAS), profile)
     component = TcbInfo(
         fwid=handoff.runtime_digest,
         type=profile.runtime_tcb_type.encode(),

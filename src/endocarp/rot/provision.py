@@ -10,7 +10,6 @@ from endocarp.rot.dice import (
     SUITES,
     Authority,
     KeyPair,
-    Places,
     certify,
     derive_keys,
     idevid_cdi,
@@ -22,8 +21,6 @@ from endocarp.rot.kv import KeyVault
 from endocarp.rot.profile import Profile
 from endocarp.wire.handoff import CertificatePair
 from endocarp.wire.suites import Suite
-
-IDEV_PLACES = Places(kv.IDEV_ECC, kv.IDEV_MLDSA)
 
 
 def root_authority(name: str, keys: KeyPair) -> Authority:
@@ -48,7 +45,7 @@ def idevid_keys(device: Device) -> KeyPair:
     vault = KeyVault(memoryview(bytearray(kv.SIZE)))
     try:
         with unique_device_secret(device) as uds, idevid_cdi(uds) as cdi:
-            return derive_keys(vault, cdi, IDEVID, IDEV_PLACES)
+            return derive_keys(vault, cdi, IDEVID)
     finally:
         vault.erase_all()
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from endocarp.crypto import selftest
 from endocarp.crypto.digest import Buffer, sha256, sha384
 from endocarp.crypto.secret import Secret
-from endocarp.crypto.selftest import Algorithm
 from endocarp.errors import EndocarpError, PeerError
 from endocarp.rot import dice, kv, tcb
 from endocarp.rot.boot import Boot, Event, Stage
-from endocarp.rot.dice import Cdi, KeyPair, Places, Validity
+from endocarp.rot.dice import Cdi, KeyPair, Validity
 from endocarp.rot.dispatch import Call, Faults, Registry
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.image import VerifiedImage, verify_bundle
@@ -24,6 +23,7 @@ from endocarp.wire import handoff, mailbox
 from endocarp.wire.handoff import CertificatePair, Handoff, Measurement
 from endocarp.wire.image import ImageHeader
 from endocarp.wire.mailbox import (
+    Capability,
     DataReply,
     DeviceStatus,
     DpeResultReply,
@@ -33,25 +33,6 @@ from endocarp.wire.mailbox import (
     MailboxError,
     PcrLogId,
 )
-
-IDEV_PLACES = Places(kv.IDEV_ECC, kv.IDEV_MLDSA)
-LDEV_PLACES = Places(kv.LDEV_ECC, kv.LDEV_MLDSA)
-FMC_PLACES = Places(kv.FMC_ECC, kv.FMC_MLDSA)
-
-FIPS_MODE = int.from_bytes(b"FIPS", "big")
-MODULE_NAME = b"Caliptra RTM"
-ROM_BASE = 1
-"""Bit of CAPABILITIES."""
-ALGORITHMS = (
-    Algorithm.DIGESTS,
-    Algorithm.HMAC,
-    Algorithm.KDF,
-    Algorithm.DRBG,
-    Algorithm.AES_CBC,
-    Algorithm.P384,
-    Algorithm.ML_DSA_87,
-)
-"""What every stage of the boot uses, and so tests first."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,7 @@ class Rom:
     def __init__(
         self, device: Device, vault: KeyVault, image: Buffer, profile: Profile = CALIPTRA_2_1_2
     ) -> None:
-        selftest.run(ALGORITHMS)
+        selftest.run(dice.ALGORITHMS)
         self.device, self.profile = device, profile
         self.result: HandOff | None = None
         self.fault: EndocarpError | None = None
@@ -84,10 +65,10 @@ class Rom:
         self._bank = PcrBank()
         self._measurements: tuple[Measurement, ...] = ()
         self._derive_idevid()
-        idev_keys = dice.load_keys(vault, IDEV_PLACES)
+        idev_keys = dice.load_keys(vault, dice.IDEVID)
         self._idev_public = dice.public_keys(idev_keys)
         self.ldevid = self._derive_ldevid(idev_keys)
-        dice.erase_keys(vault, IDEV_PLACES)
+        dice.erase_keys(vault, dice.IDEVID)
         self._boot.advance(Event.IDENTITY_DERIVED)
 
     @property
@@ -130,7 +111,7 @@ class Rom:
             with dice.idevid_cdi(uds) as cdi, dice.stable_root_idev(cdi) as root:
                 self._vault.put(kv.IDEV_CDI, cdi)
                 self._vault.put(kv.STABLE_ROOT_IDEV, root)
-                dice.derive_keys(self._vault, cdi, dice.IDEVID, IDEV_PLACES)
+                dice.derive_keys(self._vault, cdi, dice.IDEVID)
 
     def _derive_ldevid(self, issuer: KeyPair) -> CertificatePair:
         with (
@@ -141,7 +122,7 @@ class Rom:
         ):
             self._vault.put(kv.LDEV_CDI, cdi)
             self._vault.put(kv.STABLE_ROOT_LDEV, root)
-            keys = dice.derive_keys(self._vault, cdi, dice.LDEVID, LDEV_PLACES)
+            keys = dice.derive_keys(self._vault, cdi, dice.LDEVID)
         fuses = self.device.fuses
         return dice.certify(
             dice.LDEVID,
@@ -191,9 +172,9 @@ class Rom:
     def _derive_fmc_alias(self, image: VerifiedImage, status: DeviceStatus) -> CertificatePair:
         with self._vault.take(kv.LDEV_CDI, Cdi) as ldev, dice.fmc_cdi(ldev, self._bank[ROM_CURRENT]) as cdi:
             self._vault.put(kv.FMC_CDI, cdi)
-            keys = dice.derive_keys(self._vault, cdi, dice.FMC_ALIAS, FMC_PLACES)
-        issuer = dice.authority(dice.LDEVID, dice.load_keys(self._vault, LDEV_PLACES), self.profile)
-        dice.erase_keys(self._vault, LDEV_PLACES)
+            keys = dice.derive_keys(self._vault, cdi, dice.FMC_ALIAS)
+        issuer = dice.authority(dice.LDEVID, dice.load_keys(self._vault, dice.LDEVID), self.profile)
+        dice.erase_keys(self._vault, dice.LDEVID)
         return dice.certify(
             dice.FMC_ALIAS,
             {suite: keys[suite].public for suite in dice.SUITES},
@@ -320,12 +301,12 @@ def _stash_measurement(rom: Rom, request: mailbox.StashMeasurement, call: Call) 
 @COMMANDS.handles(mailbox.Version)
 def _version(rom: Rom, request: mailbox.Version, call: Call) -> mailbox.VersionReply:
     profile = rom.profile
-    return mailbox.VersionReply(FIPS_MODE, (profile.hardware_revision, profile.rom_version, 0), MODULE_NAME)
+    return mailbox.VersionReply.of((profile.hardware_revision, profile.rom_version, 0))
 
 
 @COMMANDS.handles(mailbox.Capabilities)
 def _capabilities(rom: Rom, request: mailbox.Capabilities, call: Call) -> mailbox.CapabilitiesReply:
-    return mailbox.CapabilitiesReply(ROM_BASE.to_bytes(16, "big"))
+    return mailbox.CapabilitiesReply(Capability.ROM_BASE.to_bytes(16, "big"))
 
 
 @COMMANDS.handles(mailbox.GetLdevEcc384Cert)

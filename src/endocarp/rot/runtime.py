@@ -22,18 +22,17 @@ from endocarp.rot.custody import CustodyConnection
 from endocarp.rot.dice import Cdi, Validity
 from endocarp.rot.dispatch import Call, Faults, Registry, name_of
 from endocarp.rot.dpe import CONFIGURATION_TYPE, ROOT_TYPE, Dpe, Issuer
-from endocarp.rot.fmc import RT_PLACES
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.manifest import AuthorizedImages, ManifestAnchors, verify_manifest
 from endocarp.rot.pcr import FMC_CURRENT, FMC_JOURNEY, STASH, PcrBank
 from endocarp.rot.profile import CALIPTRA_2_1_2, Profile
-from endocarp.rot.rom import ALGORITHMS, FIPS_MODE, FMC_PLACES, MODULE_NAME, ROM_BASE
 from endocarp.wire import dpe, mailbox
 from endocarp.wire.handoff import CertificatePair, Handoff, Writer
 from endocarp.wire.mailbox import (
     PL0_CALLER,
     PL1_CALLER,
     AuthResult,
+    Capability,
     Command,
     DataReply,
     DpeResultReply,
@@ -46,8 +45,6 @@ from endocarp.wire.mailbox import (
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Scheme, Suite
 
-RT_BASE = 1 << 64
-"""Bit of CAPABILITIES."""
 NO_DIGEST = bytes(48)
 NO_REVISION = bytes(20)
 AXI_RESPONSE = 1 << 31
@@ -93,7 +90,7 @@ class Runtime:
                 f"the hand-off table was written by {handoff.writer.name}",
                 "reset the server",
             )
-        selftest.run(ALGORITHMS)
+        selftest.run(dice.ALGORITHMS)
         self.handoff, self.profile = handoff, profile
         self.idevid = CertificatePair()
         """Empty until box has handed the certificates in."""
@@ -105,8 +102,8 @@ class Runtime:
         self._boot = Boot(Stage.RUNTIME)
         self._vault = vault
         self._validity = Validity(handoff.not_before.decode("ascii"), handoff.not_after.decode("ascii"))
-        self._fmc_keys = dice.load_keys(vault, FMC_PLACES)
-        self.rt_alias = dice.authority(dice.RT_ALIAS, dice.load_keys(vault, RT_PLACES), profile)
+        self._fmc_keys = dice.load_keys(vault, dice.FMC_ALIAS)
+        self.rt_alias = dice.authority(dice.RT_ALIAS, dice.load_keys(vault, dice.RT_ALIAS), profile)
         self.dpe = self._initialize_dpe()
 
     def _initialize_dpe(self) -> Dpe:
@@ -219,14 +216,12 @@ COMMANDS: Registry[Runtime] = Registry(
 def _version(runtime: Runtime, request: mailbox.Version, call: Call) -> mailbox.VersionReply:
     profile = runtime.profile
     firmware = profile.fmc_version << 16 | profile.rom_version
-    return mailbox.VersionReply(
-        FIPS_MODE, (profile.hardware_revision, firmware, profile.runtime_version), MODULE_NAME
-    )
+    return mailbox.VersionReply.of((profile.hardware_revision, firmware, profile.runtime_version))
 
 
 @COMMANDS.handles(mailbox.Capabilities)
 def _capabilities(runtime: Runtime, request: mailbox.Capabilities, call: Call) -> mailbox.CapabilitiesReply:
-    return mailbox.CapabilitiesReply((ROM_BASE | RT_BASE).to_bytes(16, "big"))
+    return mailbox.CapabilitiesReply((Capability.ROM_BASE | Capability.RT_BASE).to_bytes(16, "big"))
 
 
 @COMMANDS.handles(mailbox.FwInfo)
@@ -262,7 +257,7 @@ def _fw_info(runtime: Runtime, request: mailbox.FwInfo, call: Call) -> mailbox.F
 def _self_test_start(runtime: Runtime, request: mailbox.SelfTestStart, call: Call) -> EmptyReply:
     if runtime.self_test is not SelfTest.IDLE:
         raise PeerError(MailboxError.RUNTIME_SELF_TEST_IN_PROGRESS, "the results are not fetched yet")
-    for algorithm in ALGORITHMS:
+    for algorithm in dice.ALGORITHMS:
         if not TESTS[algorithm]():
             raise Refused("selftest", f"{algorithm.value} gives wrong answers", "reset the server")
     runtime.self_test = SelfTest.DONE

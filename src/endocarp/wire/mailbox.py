@@ -125,6 +125,13 @@ class StashFlags(enum.IntFlag):
     SKIP_STASH = 1
 
 
+class Capability(enum.IntFlag):
+    """What CAPABILITIES tells."""
+
+    ROM_BASE = 1
+    RT_BASE = 1 << 64
+
+
 class PcrLogId(enum.IntEnum):
     """What an entry of the PCR log measures."""
 
@@ -200,6 +207,11 @@ class VersionReply(Struct):
     mode: U32
     fips_rev: Annotated[tuple[int, ...], Array(u32, 3)]
     name: Annotated[bytes, Octets(12)]
+
+    @classmethod
+    def of(cls, revisions: tuple[int, int, int]) -> Self:
+        """Return the reply of a module with these revisions."""
+        return cls(int.from_bytes(b"FIPS", "big"), revisions, b"Caliptra RTM")
 
 
 class Version(Request[VersionReply], command=Command.VERSION):

@@ -11,13 +11,12 @@ from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
 from endocarp.rot import dice, kv
-from endocarp.rot.dice import Cdi, Places
+from endocarp.rot.dice import Cdi
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.wire.suites import Suite
 
-PLACES = Places(kv.LDEV_ECC, kv.LDEV_MLDSA)
 UEID = b"\x01" + bytes(range(16))
 
 
@@ -53,7 +52,7 @@ def default_device(**changes: object) -> Device:
 
 def new_keys(octet: int, layer: dice.Layer = dice.LDEVID) -> dice.KeyPair:
     vault = KeyVault(memoryview(bytearray(kv.SIZE)))
-    return dice.derive_keys(vault, Cdi(bytes((octet,)) * 64), layer, PLACES)
+    return dice.derive_keys(vault, Cdi(bytes((octet,)) * 64), layer)
 
 
 def public(keys: dice.KeyPair) -> dict[Suite, PublicKey]:
@@ -94,11 +93,11 @@ def test_each_secret_has_its_own_label(derived: Secret, message: bytes) -> None:
 
 def test_keys_are_left_in_the_vault_for_the_next_stage() -> None:
     vault = KeyVault(memoryview(bytearray(kv.SIZE)))
-    derived = dice.derive_keys(vault, Cdi(b"c" * 64), dice.FMC_ALIAS, PLACES)
-    loaded = dice.load_keys(vault, PLACES)
+    derived = dice.derive_keys(vault, Cdi(b"c" * 64), dice.FMC_ALIAS)
+    loaded = dice.load_keys(vault, dice.FMC_ALIAS)
     assert dice.public_keys(derived) == dice.public_keys(loaded)
-    dice.erase_keys(vault, PLACES)
-    for key in (PLACES.ecc, PLACES.mldsa):
+    dice.erase_keys(vault, dice.FMC_ALIAS)
+    for key in (kv.FMC_ECC, kv.FMC_MLDSA):
         with pytest.raises(Refused, match="holds no"):
             vault.take(key)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Self
 
-from endocarp.errors import DecodeError
+from endocarp.errors import DecodeError, UsageError
 from endocarp.wire import cbor
 from endocarp.wire.suites import Suite
 
@@ -45,7 +45,7 @@ _CERTIFICATE_LIMIT = 16 << 10
 _REPLY_LIMIT = 16 << 10
 _REPORT_LIMIT = 16 << 10
 _NAME_LIMIT = 256
-_DETAIL_LIMIT = 1024
+_DETAIL_LIMIT = 8192
 _U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
 
@@ -168,8 +168,9 @@ class PartitionReport:
     object_count: int
 
     def encode(self) -> bytes:
-        """Return the payload to be signed under REPORT_TYPE."""
-        return cbor.encode(
+        """Return the payload to be signed under REPORT_TYPE. Raises UsageError where nobody could read it."""
+        return _readable(
+            type(self),
             {
                 Claim.NONCE: self.nonce,
                 Claim.EAT_PROFILE: REPORT_PROFILE,
@@ -180,7 +181,7 @@ class PartitionReport:
                 Claim.SANDBOX: {**self.sandbox},
                 Claim.GENERATION: self.generation,
                 Claim.OBJECT_COUNT: self.object_count,
-            }
+            },
         )
 
     @classmethod
@@ -228,8 +229,9 @@ class Evidence:
     statements: tuple[Statement, ...]
 
     def encode(self) -> bytes:
-        """Return the payload to be signed under EVIDENCE_TYPE."""
-        return cbor.encode(
+        """Return the payload to be signed under EVIDENCE_TYPE. Raises UsageError where nobody could read it."""
+        return _readable(
+            type(self),
             {
                 Claim.NONCE: self.nonce,
                 Claim.EAT_PROFILE: EVIDENCE_PROFILE,
@@ -244,7 +246,7 @@ class Evidence:
                 Claim.STATEMENTS: [
                     [one.subject, one.mechanism, one.status, one.detail] for one in self.statements
                 ],
-            }
+            },
         )
 
     @classmethod
@@ -294,6 +296,18 @@ _REPORT_CLAIMS = (
     Claim.GENERATION,
     Claim.OBJECT_COUNT,
 )
+
+
+def _readable(kind: type[Evidence] | type[PartitionReport], claims: Mapping[Claim, Any]) -> bytes:
+    """Encode claims; what is too long or too much is refused here, before it is signed, and not at the other end."""
+    octets = cbor.encode(claims)
+    try:
+        kind.decode(octets)
+    except DecodeError as error:
+        raise UsageError(
+            f"this could not be read: {error}", "say it shorter, or leave some of it out"
+        ) from None
+    return octets
 
 
 # --- one value at a time --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from endocarp.errors import DecodeError
+from endocarp.errors import DecodeError, UsageError
 from endocarp.wire import cbor
 from endocarp.wire.evidence import (
     CHAIN_ORDER,
@@ -105,7 +105,7 @@ def _changed(payload: bytes, claim: Claim, value: Any) -> bytes:
         (Claim.INVENTORY, [[1, bytes(48)]], "Component.name"),
         (Claim.STATEMENTS, [["keys", "none", 5, ""]], "Statement.status"),
         (Claim.STATEMENTS, [["keys", "none", 0, ""]], "Statement.status"),
-        (Claim.STATEMENTS, [["keys", "none", 1, "x" * 1025]], "Statement.detail"),
+        (Claim.STATEMENTS, [["keys", "none", 1, "x" * 8193]], "Statement.detail"),
         (Claim.STATEMENTS, [[b"keys", "none", 1, ""]], "Statement.subject"),
         (Claim.STATEMENTS, [["keys", None, 1, ""]], "Statement.mechanism"),
         (Claim.PARTITION_ID, 0, "Evidence"),
@@ -139,6 +139,17 @@ def test_a_wrong_claim_of_a_report_is_refused_by_its_name(claim: Claim, value: A
     with pytest.raises(DecodeError) as refused:
         PartitionReport.decode(_changed(REPORT.encode(), claim, value))
     assert refused.value.where == where
+
+
+def test_what_nobody_could_read_is_never_encoded() -> None:
+    for spoilt in (
+        replace(EVIDENCE, nonce=bytes(31)),
+        replace(EVIDENCE, statements=(Statement("x" * 257, "", Status.ABSENT, ""),)),
+        replace(EVIDENCE, inventory=(Component("two\nlines", bytes(48)),)),
+        replace(REPORT, sandbox={str(number): "" for number in range(65)}),
+    ):
+        with pytest.raises(UsageError, match="could not be read"):
+            spoilt.encode()
 
 
 def test_a_claim_may_not_be_missing() -> None:

@@ -78,10 +78,10 @@ def full_disk(at: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def frozen_disk(at: Path) -> Iterator[Path]:
-    """Make `at` a file system that can only be read, with a file `old` on it."""
+def frozen_disk(at: Path, name: str = "old") -> Iterator[Path]:
+    """Make `at` a file system that can only be read, with a file of this name on it."""
     with _mounted(at, "size=16k,mode=0700"):
-        (at / "old").write_text("old")
+        (at / name).write_text("old")
         subprocess.run(["mount", "-o", "remount,ro", str(at)], check=True)
         yield at
 

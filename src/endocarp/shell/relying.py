@@ -5,7 +5,10 @@ A challenge is good for one verdict: `take` removes it.
 """
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.shell.config import Config, make_private, sync_directory, unwritable, write
@@ -15,6 +18,8 @@ from endocarp.verifier.policy import References
 from endocarp.verifier.verdict import Verdict
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence
+
+T = TypeVar("T")
 
 _NONCE_SIZE = 32
 
@@ -37,12 +42,12 @@ class RelyingParty:
         return sorted(_stems(self.config.anchors, ".pem") & _stems(self.config.references, ".json"))
 
     def anchor(self, name: str) -> Anchor:
-        """Return an anchor by its name. Raises DecodeError where its file is damaged."""
-        return Anchor.from_pem(name, (self.config.anchors / f"{name}.pem").read_text())
+        """Return an anchor by its name. Raises DecodeError, with the path, where its file is damaged."""
+        return _read(self.config.anchors / f"{name}.pem", partial(Anchor.from_pem, name))
 
     def references(self, name: str) -> References:
-        """Return the reference values that belong to an anchor. Raises DecodeError where their file is damaged."""
-        return References.from_json((self.config.references / f"{name}.json").read_text())
+        """Return the reference values of an anchor. Raises DecodeError, with the path, where their file is damaged."""
+        return _read(self.config.references / f"{name}.json", References.from_json)
 
     def judge(self, evidence: bytes, nonce: bytes | None, now: float) -> Verdict:
         """Appraise evidence against every anchor here; return the best verdict, the first that accepts.
@@ -55,10 +60,11 @@ class RelyingParty:
         if not names:
             hint = "start a server once, or copy an anchor and its references there"
             raise UsageError(f"there is no trust anchor in {self.config.anchors}", hint)
+        known = [(self.anchor(name), self.references(name)) for name in names]
         outstanding = self._take_answered(evidence) if nonce is None else nonce
         verdicts = [
-            appraise(evidence, {name: self.anchor(name)}, self.references(name), outstanding, now)
-            for name in names
+            appraise(evidence, {anchor.name: anchor}, expected, outstanding, now)
+            for anchor, expected in known
         ]
         return min(verdicts, key=lambda verdict: (not verdict.accepted, len(verdict.failures)))
 
@@ -96,6 +102,15 @@ def _stems(directory: Path, suffix: str) -> set[str]:
     with contextlib.suppress(FileNotFoundError):
         return {path.stem for path in directory.iterdir() if path.suffix == suffix}
     return set()
+
+
+def _read(path: Path, decode: Callable[[str], T]) -> T:
+    try:
+        return decode(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise DecodeError(str(path), "not UTF-8") from None
+    except DecodeError as error:
+        raise DecodeError(str(path), str(error)) from None
 
 
 def read_nonce(text: str) -> bytes:

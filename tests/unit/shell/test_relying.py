@@ -1,0 +1,237 @@
+"""The relying party's folder."""
+
+import json
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.simulators.device import MODEL, NONCE, NOW, DeviceSimulator, references
+from tests.simulators.kernel import frozen_disk, in_child
+from tests.simulators.relying import failed
+
+from endocarp.errors import DecodeError, UsageError
+from endocarp.shell.config import Config
+from endocarp.shell.relying import RelyingParty, read_nonce
+from endocarp.verifier.policy import References
+
+ANCHOR = DeviceSimulator().anchor().to_pem()
+EVIDENCE = DeviceSimulator().issue()
+REFERENCES = references()
+BUNDLE = {
+    "vendor_pk_hash": "vendor_keys",
+    "owner_pk_hash": "owner_keys",
+    "fmc_digest": "fmc",
+    "runtime_digest": "runtime",
+}
+
+
+def _as_json(expected: References) -> str:
+    """Write references as the builder does."""
+    digests = {name: digest.hex() for name, digest in expected.digests.items()}
+    bundle = {key: digests[name] for key, name in BUNDLE.items()} | {"svn": expected.svn}
+    images = {name: digests[name] for name in ("box", "front", "vault")}
+    rest = {"manifest_digest": digests["manifest"], "rom_digest": digests["rom"]}
+    return json.dumps({"model": expected.model, "bundle": bundle, "images": images, **rest})
+
+
+@pytest.fixture
+def party(tmp_path: Path) -> RelyingParty:
+    """Return a relying party whose folder is not there yet."""
+    return RelyingParty(Config(tmp_path / "config"))
+
+
+@pytest.fixture
+def trusting(party: RelyingParty) -> RelyingParty:
+    """Return a relying party that knows the simulated server."""
+    party.enrol(MODEL, ANCHOR, _as_json(REFERENCES))
+    return party
+
+
+# --- anchors and references -----------------------------------------------------------------------------------------
+
+
+def test_before_anything_was_enrolled_nobody_is_trusted_and_the_refusal_says_how_to_begin(
+    party: RelyingParty,
+) -> None:
+    assert party.names() == []
+    with pytest.raises(UsageError, match="no trust anchor") as raised:
+        party.judge(EVIDENCE, NONCE, NOW)
+    assert "start a server once" in raised.value.advice()
+
+
+def test_an_anchor_and_its_references_are_kept_under_its_name(trusting: RelyingParty) -> None:
+    assert trusting.names() == [MODEL]
+    assert trusting.anchor(MODEL) == DeviceSimulator().anchor()
+    assert trusting.references(MODEL) == REFERENCES
+
+
+def test_who_is_enrolled_again_takes_the_place_of_the_old_one(trusting: RelyingParty) -> None:
+    newer = replace(REFERENCES, svn=7)
+    trusting.enrol(MODEL, ANCHOR, _as_json(newer))
+    assert trusting.names() == [MODEL]
+    assert trusting.references(MODEL).svn == 7
+
+
+def test_only_the_owner_can_put_an_anchor_there(trusting: RelyingParty) -> None:
+    trusting.challenge(NONCE)
+    config = trusting.config
+    for directory in (config.anchors, config.references, config.challenges):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert all(path.stat().st_mode & 0o022 == 0 for path in directory.iterdir())
+
+
+def test_what_is_no_pair_of_anchor_and_references_is_nobody(trusting: RelyingParty) -> None:
+    (trusting.config.anchors / "README").write_text("not an anchor")
+    (trusting.config.anchors / "MODEL-2.pem.new").write_text("half written")
+    (trusting.config.anchors / "MODEL-3.pem").write_text(ANCHOR)
+    (trusting.config.references / "MODEL-4.json").write_text("{}")
+    assert trusting.names() == [MODEL]
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\n"], ids=["empty", "no text", "cut"]
+)
+def test_a_damaged_file_is_told_by_its_path(trusting: RelyingParty, octets: bytes) -> None:
+    anchor, expected = trusting.config.anchors / f"{MODEL}.pem", trusting.config.references / f"{MODEL}.json"
+    for path, read in ((anchor, trusting.anchor), (expected, trusting.references)):
+        path.write_bytes(octets)
+        with pytest.raises(DecodeError) as raised:
+            read(MODEL)
+        assert raised.value.where == str(path)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_of_a_known_server_over_an_outstanding_challenge_is_accepted_once(
+    trusting: RelyingParty,
+) -> None:
+    trusting.challenge(NONCE)
+    assert trusting.judge(EVIDENCE, None, NOW).accepted
+    again = trusting.judge(EVIDENCE, None, NOW)
+    assert not again.accepted
+    assert failed(again) == {"nonce.challenge"}
+
+
+def test_a_challenge_that_somebody_else_keeps_is_taken_at_his_word(trusting: RelyingParty) -> None:
+    assert trusting.judge(EVIDENCE, NONCE, NOW).accepted
+    assert trusting.judge(EVIDENCE, NONCE, NOW).accepted
+    assert not trusting.judge(EVIDENCE, bytes(32), NOW).accepted
+
+
+def test_one_anchor_that_fits_is_enough_among_others(trusting: RelyingParty) -> None:
+    for name in ("MODEL-a", "MODEL-z"):
+        trusting.enrol(name, ANCHOR, _as_json(replace(REFERENCES, svn=99)))
+    assert trusting.judge(EVIDENCE, NONCE, NOW).accepted
+
+
+def test_where_no_anchor_fits_the_verdict_is_that_of_the_nearest(party: RelyingParty) -> None:
+    wrong = {name: bytes(len(digest)) for name, digest in REFERENCES.digests.items()}
+    nearly = {**REFERENCES.digests, "rom": bytes(32)}
+    party.enrol("MODEL-a", ANCHOR, _as_json(replace(REFERENCES, digests=wrong)))
+    party.enrol("MODEL-b", ANCHOR, _as_json(replace(REFERENCES, digests=nearly)))
+    verdict = party.judge(EVIDENCE, NONCE, NOW)
+    assert not verdict.accepted
+    assert failed(verdict) == {"anchor.model", "image.rom.reference"}
+    assert verdict.context["anchor"] == "MODEL-b"
+
+
+def test_what_is_no_evidence_uses_up_no_challenge(trusting: RelyingParty) -> None:
+    trusting.challenge(NONCE)
+    assert not trusting.judge(b"no evidence", None, NOW).accepted
+    assert trusting.take(NONCE)
+
+
+def test_a_damaged_anchor_uses_up_no_challenge(trusting: RelyingParty) -> None:
+    trusting.challenge(NONCE)
+    (trusting.config.anchors / f"{MODEL}.pem").write_text("damaged")
+    with pytest.raises(DecodeError):
+        trusting.judge(EVIDENCE, None, NOW)
+    assert trusting.take(NONCE)
+
+
+# --- challenges -----------------------------------------------------------------------------------------------------
+
+
+def test_a_challenge_that_was_never_handed_out_is_not_outstanding(party: RelyingParty) -> None:
+    assert not party.take(NONCE)
+
+
+def test_a_challenge_is_good_once(party: RelyingParty) -> None:
+    assert party.challenge(NONCE) == NONCE
+    assert party.take(NONCE)
+    assert not party.take(NONCE)
+
+
+def test_challenges_are_told_apart_and_used_up_one_by_one(party: RelyingParty) -> None:
+    other = bytes(32)
+    party.challenge(NONCE)
+    party.challenge(other)
+    assert not party.take(b"\xff" * 32)
+    assert party.take(other)
+    assert party.take(NONCE)
+
+
+def test_a_challenge_outlives_the_process_that_made_it(party: RelyingParty) -> None:
+    party.challenge(NONCE)
+    assert RelyingParty(party.config).take(NONCE)
+
+
+def test_of_many_who_use_a_challenge_at_once_one_succeeds(party: RelyingParty) -> None:
+    for _ in range(20):
+        party.challenge(NONCE)
+        taken: list[bool] = []
+        threads = [threading.Thread(target=lambda: taken.append(party.take(NONCE))) for _ in range(4)]  # noqa: B023
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(taken) == [False, False, False, True]
+
+
+def test_a_challenge_that_cannot_be_used_up_is_not_taken(tmp_path: Path) -> None:
+    with frozen_disk(tmp_path / "disk", NONCE.hex()) as disk:
+        party = RelyingParty(Config(tmp_path))
+        party.config.challenges.symlink_to(disk)
+        with pytest.raises(UsageError, match="Read-only file system"):
+            party.take(NONCE)
+
+
+UNPRIVILEGED = """
+import json, os, sys
+from pathlib import Path
+from endocarp.errors import UsageError
+from endocarp.shell.config import Config
+from endocarp.shell.relying import RelyingParty
+party = RelyingParty(Config(Path(sys.argv[1])))
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    print(json.dumps(["taken", party.take(bytes(32))]))
+except UsageError as error:
+    print(json.dumps([str(error), error.advice()]))
+"""
+
+
+def test_a_challenge_of_somebody_else_stays_where_it_is(party: RelyingParty) -> None:
+    party.challenge(bytes(32))
+    party.config.challenges.chmod(0o500)
+    reason, advice = in_child(UNPRIVILEGED, party.config.root)
+    assert "Permission denied" in reason
+    assert "--config" in advice
+    party.config.challenges.chmod(0o700)
+    assert party.take(bytes(32))
+
+
+@pytest.mark.parametrize("text", [NONCE.hex(), NONCE.hex().upper(), NONCE.hex(" "), f" {NONCE.hex()}\n"])
+def test_a_nonce_is_read_from_hexadecimal(text: str) -> None:
+    assert read_nonce(text) == NONCE
+
+
+@pytest.mark.parametrize("text", ["", "00" * 31, "00" * 33, "0" * 63, "zz" * 32, "0x" + "00" * 32, "ä" * 64])
+def test_what_is_no_nonce_is_refused_with_a_way_to_make_one(text: str) -> None:
+    with pytest.raises(UsageError, match="64 hexadecimal digits") as raised:
+        read_nonce(text)
+    assert "openssl rand -hex 32" in raised.value.advice()

@@ -57,6 +57,14 @@ ISSUERS = {
 }
 TITLES = {"idevid": "IDevID", "ldevid": "LDevID", "fmc_alias": "FMC Alias", "rt_alias": "Rt Alias"}
 PATH_LENGTHS = {"idevid": 7, "ldevid": 6, "fmc_alias": 5, "rt_alias": 4}
+PURPOSES = {
+    "idevid": (6, 12),
+    "ldevid": (7, 12),
+    "fmc_alias": (12, 9),
+    "rt_alias": (12,),
+    "dpe_leaf": (9,),
+    "partition": (9,),
+}
 SUITE_TITLES = {Suite.P384: "Ecc384", Suite.ML_DSA_87: "MlDsa87"}
 TCB_INFO, MULTI_TCB_INFO = "2.23.133.5.4.1", "2.23.133.5.4.5"
 MODEL = "MODEL-test"
@@ -195,6 +203,9 @@ class DeviceSimulator:
         extensions = {
             "constraints": certs.basic_constraints(PATH_LENGTHS.get(role)),
             "key_usage": certs.key_usage(self._usages(role)),
+            "purposes": certs.extended_key_usage(
+                [f"2.23.133.5.4.100.{last}" for last in PURPOSES[role]], critical=role == "dpe_leaf"
+            ),
             "ueid": certs.ueid(sha384(b"endocarp evidence", self.nonce) if role == "dpe_leaf" else self.ueid),
             "tcb": self._tcb(role),
             "subject_key_id": certs.subject_key_id(certs.key_id(public)),

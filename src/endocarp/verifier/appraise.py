@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from endocarp.crypto.certs import key_id
 from endocarp.crypto.digest import equal, sha384
 from endocarp.errors import DecodeError
-from endocarp.verifier.chain import Anchor, Trusted, ueid_of, verify_chains
+from endocarp.verifier.chain import Anchor, Identities, ueid_of, verify_chains
 from endocarp.verifier.measurement import Log, verify_info, verify_log, verify_quotes, verify_tcb
 from endocarp.verifier.policy import Facts, Policy, References, default_policy
 from endocarp.verifier.report import verify_reports
@@ -87,15 +87,15 @@ def _appraise(
     now: float,
 ) -> Facts:
     _check_challenge(ledger, evidence, nonce)
-    trusted = verify_chains(ledger, evidence.chains, anchors, now)
-    _check_envelope(ledger, message, evidence, trusted)
-    quotes = verify_quotes(ledger, evidence, trusted)
+    identities = verify_chains(ledger, evidence.chains, anchors, now)
+    _check_envelope(ledger, message, evidence, identities)
+    quotes = verify_quotes(ledger, evidence, identities)
     log = verify_log(ledger, evidence, quotes)
-    svns = verify_tcb(ledger, trusted, log, quotes, evidence.stash_log)
+    svns = verify_tcb(ledger, identities, log, quotes, evidence.stash_log)
     info = verify_info(ledger, evidence, log)
-    reports = verify_reports(ledger, evidence, trusted, now)
-    ledger.context["anchor"] = ", ".join(sorted({one.name for one in trusted.anchors.values()}))
-    ledger.say(statements(evidence, trusted, reports))
+    reports = verify_reports(ledger, evidence, identities, now)
+    ledger.context["anchor"] = ", ".join(sorted({one.name for one in identities.anchors.values()}))
+    ledger.say(statements(evidence, identities, reports))
     return _facts(evidence, log, info, svns, reports)
 
 
@@ -112,8 +112,10 @@ def _check_challenge(ledger: Ledger, evidence: Evidence, nonce: bytes | None) ->
     )
 
 
-def _check_envelope(ledger: Ledger, message: SignedMessage, evidence: Evidence, trusted: Trusted) -> None:
-    leaves = {suite: leaf for suite in SUITES if (leaf := trusted.find(suite, "dpe_leaf")) is not None}
+def _check_envelope(
+    ledger: Ledger, message: SignedMessage, evidence: Evidence, identities: Identities
+) -> None:
+    leaves = {suite: leaf for suite in SUITES if (leaf := identities.find(suite, "dpe_leaf")) is not None}
     verify_signatures(ledger, "envelope", message, leaves)
     label = sha384(LABEL_PREFIX, evidence.nonce)
     for suite, leaf in leaves.items():
@@ -124,7 +126,7 @@ def _check_envelope(ledger: Ledger, message: SignedMessage, evidence: Evidence, 
             held=label.hex(),
             failed=f"the leaf has the label {found.hex() or 'of no key'}, {label.hex()} expected",
         )
-    rt_alias = trusted.find(Suite.P384, "rt_alias")
+    rt_alias = identities.find(Suite.P384, "rt_alias")
     if rt_alias is not None:
         expected = key_id(rt_alias.public)
         ledger.check(

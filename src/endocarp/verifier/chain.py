@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from endocarp.crypto.certs import Certificate, KeyUsage, key_id
 from endocarp.crypto.digest import sha256
 from endocarp.errors import DecodeError
-from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, UEID, read_ueid
+from endocarp.verifier.formats import MULTI_TCB_INFO, PURPOSES, TCB_INFO, UEID, read_purposes, read_ueid
 from endocarp.verifier.rules import ANCHORED, SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
 from endocarp.wire import pem
@@ -22,15 +22,12 @@ from endocarp.wire.suites import Suite
 MODEL = "MODEL"
 """What the name of a root says under which no silicon stands."""
 
-# Extensions that this module, or the one that reads measurements, looks at: only these may be critical.
-_UNDERSTOOD = frozenset({"2.5.29.14", "2.5.29.15", "2.5.29.19", "2.5.29.35", "2.5.29.37"}) | {
-    TCB_INFO,
-    MULTI_TCB_INFO,
-    UEID,
-}
+# The extensions that are looked at in every certificate; only these, and the one that measures, may be critical.
+_UNDERSTOOD = frozenset({"2.5.29.14", "2.5.29.15", "2.5.29.19", "2.5.29.35", PURPOSES, UEID})
 
 _SUITE_TITLES = {Suite.P384: "Ecc384", Suite.ML_DSA_87: "MlDsa87"}
 DPE_LEAF = "DPE Leaf"
+_TCG_PURPOSES = "2.23.133.5.4.100"
 _CALIPTRA = "Caliptra 2.1"
 
 
@@ -38,24 +35,29 @@ _CALIPTRA = "Caliptra 2.1"
 class Place:
     """What a certificate must be at its place in the chain.
 
-    `below` is how many authorities stand under it, or None where it may not be one. `title` ends its common name
+    `below` is how many authorities stand under it, or None where it may not be one. `purposes` are the last arcs of
+    the TCG's key purposes. `measures` is the extension that tells what was measured. `title` ends its common name
     where that follows Caliptra's rule; the other names are given when a link is checked.
     """
 
     below: int | None
     usages: frozenset[KeyUsage]
+    purposes: frozenset[int]
+    measures: str = ""
     title: str = ""
 
 
 _SIGNS, _CERTIFIES = KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN
+_IDENTITY_INIT, _IDENTITY_LOC, _ATTEST_LOC, _ECA = 6, 7, 9, 12
+_CA, _RT, _LEAF = frozenset({_CERTIFIES}), frozenset({_CERTIFIES, _SIGNS}), frozenset({_SIGNS})
 
 PLACES: Mapping[str, Place] = {
-    "idevid": Place(3, frozenset({_CERTIFIES}), title="IDevID"),
-    "ldevid": Place(2, frozenset({_CERTIFIES}), title="LDevID"),
-    "fmc_alias": Place(1, frozenset({_CERTIFIES}), title="FMC Alias"),
-    "rt_alias": Place(0, frozenset({_CERTIFIES, _SIGNS}), title="Rt Alias"),
-    "dpe_leaf": Place(None, frozenset({_SIGNS})),
-    "partition": Place(None, frozenset({_SIGNS})),
+    "idevid": Place(3, _CA, frozenset({_IDENTITY_INIT, _ECA}), title="IDevID"),
+    "ldevid": Place(2, _CA, frozenset({_IDENTITY_LOC, _ECA}), title="LDevID"),
+    "fmc_alias": Place(1, _CA, frozenset({_ECA, _ATTEST_LOC}), MULTI_TCB_INFO, title="FMC Alias"),
+    "rt_alias": Place(0, _RT, frozenset({_ECA}), TCB_INFO, title="Rt Alias"),
+    "dpe_leaf": Place(None, _LEAF, frozenset({_ATTEST_LOC}), MULTI_TCB_INFO),
+    "partition": Place(None, _LEAF, frozenset({_ATTEST_LOC}), TCB_INFO),
 }
 """What each certificate must be, by its name in the identifiers of rules."""
 
@@ -90,8 +92,11 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class Trusted:
-    """What the chains came to: the certificates that could be read, by suite and place, and the anchor of each."""
+class Identities:
+    """The certificates that could be read, by suite and place, and the anchor that each chain was found to end at.
+
+    Whether they hold, the ledger says: nothing here is trusted for being here.
+    """
 
     certificates: Mapping[Suite, Mapping[str, Certificate]]
     anchors: Mapping[Suite, Anchor]
@@ -108,7 +113,7 @@ def stamp(now: float) -> str:
 
 def verify_chains(
     ledger: Ledger, chains: Mapping[Suite, Chain], anchors: Mapping[str, Anchor], now: float
-) -> Trusted:
+) -> Identities:
     """Check both chains down to the DPE leaf, against the anchors by the names that they were given under."""
     certificates: dict[Suite, Mapping[str, Certificate]] = {}
     found: dict[Suite, Anchor] = {}
@@ -127,7 +132,7 @@ def verify_chains(
                 found[suite] = anchor
     _check_anchor(ledger, found)
     _check_device(ledger, certificates)
-    return Trusted(certificates, found)
+    return Identities(certificates, found)
 
 
 def _read_chain(ledger: Ledger, suite: Suite, chain: Chain) -> Mapping[str, Certificate]:
@@ -149,6 +154,7 @@ def read_certificate(
         # Read what the other rules look at, so that what is malformed there shows here.
         _ = (certificate.key_id, certificate.authority_key_id, certificate.is_authority)
         _ = (certificate.key_usage, certificate.common_name, certificate.serial_number)
+        _ = purposes_of(certificate)
     except DecodeError as error:
         ledger.fail(rule, str(error), subject=subject)
         return None
@@ -305,12 +311,13 @@ def _check_place(link: _Link, certificate: Certificate) -> None:
     link.check("constraints", good=good, held=what, failed=what)
     usages = ", ".join(sorted(usage.name.lower() for usage in certificate.key_usage)) or "none"
     link.check("key_usage", good=certificate.key_usage == place.usages, held=usages, failed=usages)
-    unknown = [
-        oid
-        for oid, extension in certificate.extensions.items()
-        if extension.critical and oid not in _UNDERSTOOD
-    ]
-    link.check("critical", good=not unknown, held="none", failed=", ".join(unknown))
+    purposes = purposes_of(certificate)
+    expected = {f"{_TCG_PURPOSES}.{last}" for last in place.purposes}
+    what = ", ".join(sorted(purposes)) or "none"
+    link.check("purposes", good=purposes == expected, held=what, failed=what)
+    critical = {oid for oid, extension in certificate.extensions.items() if extension.critical}
+    unknown = critical - _UNDERSTOOD - {place.measures}
+    link.check("critical", good=not unknown, held="none", failed=", ".join(sorted(unknown)))
 
 
 def _check_name(link: _Link, certificate: Certificate, name: str) -> None:
@@ -323,6 +330,12 @@ def _check_name(link: _Link, certificate: Certificate, name: str) -> None:
             link.check("name", good=False, held="", failed=f"{found!r} has the serial number of another key")
             return
     link.check("name", good=found == name, held=found, failed=f"{found!r}, {name!r} expected")
+
+
+def purposes_of(certificate: Certificate) -> frozenset[str]:
+    """Return the purposes that a certificate gives its key; none where it does not say. Raises DecodeError."""
+    extension = certificate.extensions.get(PURPOSES)
+    return frozenset() if extension is None else read_purposes(extension.value)
 
 
 def _check_anchor(ledger: Ledger, found: Mapping[Suite, Anchor]) -> None:

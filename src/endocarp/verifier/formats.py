@@ -26,6 +26,7 @@ from endocarp.wire.suites import Scheme, Suite
 
 TCB_INFO = "2.23.133.5.4.1"
 UEID = "2.23.133.5.4.4"
+PURPOSES = "2.5.29.37"
 MULTI_TCB_INFO = "2.23.133.5.4.5"
 SHA384 = "2.16.840.1.101.3.4.2.2"
 
@@ -196,6 +197,17 @@ def read_ueid(octets: bytes) -> bytes:
     ueid = inside.octet_string()
     inside.end()
     return ueid
+
+
+def read_purposes(octets: bytes) -> frozenset[str]:
+    """Read the extension ExtendedKeyUsage. Raises DecodeError."""
+    reader = der.Reader(octets, "ExtendedKeyUsage")
+    inside = reader.sequence()
+    reader.end()
+    purposes = []
+    while inside:
+        purposes.append(inside.oid())
+    return frozenset(purposes)
 
 
 def _tcb_info(reader: der.Reader) -> TcbInfo:

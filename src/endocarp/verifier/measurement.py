@@ -11,7 +11,7 @@ from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.errors import DecodeError
 from endocarp.verifier import formats
-from endocarp.verifier.chain import Trusted
+from endocarp.verifier.chain import Identities
 from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, Quote, TcbInfo
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
@@ -27,7 +27,7 @@ _ZERO = bytes(48)
 # --- quotes ---------------------------------------------------------------------------------------------------
 
 
-def verify_quotes(ledger: Ledger, evidence: Evidence, trusted: Trusted) -> Quotes:
+def verify_quotes(ledger: Ledger, evidence: Evidence, identities: Identities) -> Quotes:
     """Check both quotes, each alone and one against the other; return those that could be read."""
     quotes = {}
     for suite in SUITES:
@@ -41,7 +41,7 @@ def verify_quotes(ledger: Ledger, evidence: Evidence, trusted: Trusted) -> Quote
         quote = None if octets is None else _read_quote(ledger, suite, octets)
         if quote is not None:
             quotes[suite] = quote
-            _verify_quote(ledger, quote, evidence.nonce, trusted.find(suite, "fmc_alias"))
+            _verify_quote(ledger, quote, evidence.nonce, identities.find(suite, "fmc_alias"))
     _compare_quotes(ledger, quotes)
     return quotes
 
@@ -189,7 +189,7 @@ class Tcb:
 
 
 def verify_tcb(
-    ledger: Ledger, trusted: Trusted, log: Log, quotes: Quotes, stash: Sequence[StashEntry]
+    ledger: Ledger, identities: Identities, log: Log, quotes: Quotes, stash: Sequence[StashEntry]
 ) -> Mapping[str, int]:
     """Check what the certificates measured against log, registers and stashed images.
 
@@ -197,7 +197,7 @@ def verify_tcb(
     """
     least: dict[str, int] = {}
     for suite in SUITES:
-        tcb = _read_tcb(ledger, suite, trusted)
+        tcb = _read_tcb(ledger, suite, identities)
         if tcb is not None:
             _check_fuses(ledger, suite, tcb, log)
             _check_firmware(ledger, suite, tcb, log)
@@ -208,9 +208,9 @@ def verify_tcb(
     return least
 
 
-def _read_tcb(ledger: Ledger, suite: Suite, trusted: Trusted) -> Tcb | None:
+def _read_tcb(ledger: Ledger, suite: Suite, identities: Identities) -> Tcb | None:
     fmc_alias, rt_alias, leaf = (
-        trusted.find(suite, place) for place in ("fmc_alias", "rt_alias", "dpe_leaf")
+        identities.find(suite, place) for place in ("fmc_alias", "rt_alias", "dpe_leaf")
     )
     if fmc_alias is None or rt_alias is None or leaf is None:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from endocarp.crypto.certs import Certificate
 from endocarp.errors import DecodeError
-from endocarp.verifier.chain import Trusted, read_certificate, verify_link
+from endocarp.verifier.chain import Identities, read_certificate, verify_link
 from endocarp.verifier.formats import TCB_INFO, read_tcb_info
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.signatures import verify_signatures
@@ -16,25 +16,30 @@ from endocarp.wire.suites import Suite
 
 
 def verify_reports(
-    ledger: Ledger, evidence: Evidence, trusted: Trusted, now: float
+    ledger: Ledger, evidence: Evidence, identities: Identities, now: float
 ) -> tuple[PartitionReport, ...]:
     """Check every partition report of the evidence; return those that could be read."""
     found = (
-        _verify_report(ledger, number, one, evidence, trusted, now)
+        _verify_report(ledger, number, one, evidence, identities, now)
         for number, one in enumerate(evidence.partitions)
     )
     return tuple(report for report in found if report is not None)
 
 
 def _verify_report(
-    ledger: Ledger, number: int, one: PartitionEvidence, evidence: Evidence, trusted: Trusted, now: float
+    ledger: Ledger,
+    number: int,
+    one: PartitionEvidence,
+    evidence: Evidence,
+    identities: Identities,
+    now: float,
 ) -> PartitionReport | None:
     message = _read_message(ledger, one.report, f"report {number}")
     report = None if message is None else _read_payload(ledger, message.payload, f"report {number}")
     if message is None or report is None:
         return None
     subject = f"partition {report.partition_id}"
-    certificates = _verify_identity(ledger, one, report, trusted, now)
+    certificates = _verify_identity(ledger, one, report, identities, now)
     verify_signatures(ledger, "report", message, certificates, subject=subject)
     ledger.check(
         "report.content_type",
@@ -69,7 +74,7 @@ def _read_payload(ledger: Ledger, octets: bytes, subject: str) -> PartitionRepor
 
 
 def _verify_identity(
-    ledger: Ledger, one: PartitionEvidence, report: PartitionReport, trusted: Trusted, now: float
+    ledger: Ledger, one: PartitionEvidence, report: PartitionReport, identities: Identities, now: float
 ) -> Mapping[Suite, Certificate]:
     certificates = {}
     subject = f"partition {report.partition_id}"
@@ -87,7 +92,7 @@ def _verify_identity(
                 suite,
                 "partition",
                 certificate,
-                trusted.find(suite, "rt_alias"),
+                identities.find(suite, "rt_alias"),
                 now,
                 name=f"Endocarp Partition {report.partition_id}",
                 subject=subject,

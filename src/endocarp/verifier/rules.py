@@ -133,6 +133,7 @@ _CERTIFICATE = {
     "chain.validity": "{} is within its dates",
     "chain.constraints": "{} may be where it stands in the chain",
     "chain.key_usage": "the key of {} may do what it does",
+    "chain.purposes": "the key of {} has the purposes of its place",
     "chain.critical": "{} has no critical extension that is not understood",
     "chain.name": "{} has the name of its place",
 }

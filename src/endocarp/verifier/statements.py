@@ -5,7 +5,7 @@ No signature makes these true. They stand in every verdict, so that nobody takes
 
 from collections.abc import Iterator, Sequence
 
-from endocarp.verifier.chain import Trusted
+from endocarp.verifier.chain import Identities
 from endocarp.verifier.verdict import Said
 from endocarp.wire.evidence import Evidence, PartitionReport, Status
 
@@ -51,9 +51,11 @@ _ALWAYS = (
 )
 
 
-def statements(evidence: Evidence, trusted: Trusted, reports: Sequence[PartitionReport]) -> Iterator[Said]:
+def statements(
+    evidence: Evidence, identities: Identities, reports: Sequence[PartitionReport]
+) -> Iterator[Said]:
     """Give every statement of this evidence, the verifier's first."""
-    for model in sorted({one.model for one in trusted.anchors.values() if one.model}):
+    for model in sorted({one.model for one in identities.anchors.values() if one.model}):
         yield Said(
             "root of trust",
             model,

@@ -156,6 +156,7 @@ def _in_chains() -> Iterator[Spoilt]:
                 "key_usage": lambda plan: plan.with_extension(
                     "key_usage", certs.key_usage((KeyUsage.CRL_SIGN,))
                 ),
+                "purposes": lambda plan: plan.without("purposes"),
                 "critical": lambda plan: plan.with_extension("unknown", UNKNOWN),
                 "name": lambda plan: replace(plan, subject=Name("Somebody else")),
             }

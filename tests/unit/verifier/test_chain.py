@@ -11,8 +11,8 @@ from endocarp.crypto import certs
 from endocarp.crypto.certs import Certificate, KeyUsage, Name
 from endocarp.errors import DecodeError
 from endocarp.verifier import chain
-from endocarp.verifier.chain import Anchor, Trusted
-from endocarp.verifier.formats import UEID
+from endocarp.verifier.chain import Anchor, Identities
+from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, UEID
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger, Verdict
 from endocarp.wire import der, pem
@@ -29,13 +29,13 @@ def examine(
     *,
     now: float = NOW,
     suites: tuple[Suite, ...] = SUITES,
-) -> tuple[Trusted, Verdict]:
+) -> tuple[Identities, Verdict]:
     """Verify the chains of a device against the simulator's root; return what they came to, and the verdict."""
     ledger = Ledger()
     if anchors is None:
         anchors = {MODEL: DeviceSimulator().anchor()}
-    trusted = chain.verify_chains(ledger, {suite: device.chain(suite) for suite in suites}, anchors, now)
-    return trusted, ledger.verdict()
+    identities = chain.verify_chains(ledger, {suite: device.chain(suite) for suite in suites}, anchors, now)
+    return identities, ledger.verdict()
 
 
 def missed(verdict: Verdict) -> set[str]:
@@ -44,15 +44,15 @@ def missed(verdict: Verdict) -> set[str]:
 
 
 def test_the_chains_of_a_device_hold() -> None:
-    trusted, verdict = examine(DeviceSimulator())
+    identities, verdict = examine(DeviceSimulator())
     assert failed(verdict) == missed(verdict) == set()
-    assert {suite: list(found) for suite, found in trusted.certificates.items()} == {
+    assert {suite: list(found) for suite, found in identities.certificates.items()} == {
         suite: list(CHAIN_ORDER) for suite in SUITES
     }
-    assert {anchor.name for anchor in trusted.anchors.values()} == {MODEL}
-    assert trusted.find(Suite.P384, "rt_alias") is not None
-    assert trusted.find(Suite.P384, "partition") is None
-    assert trusted.find(Suite.P256, "rt_alias") is None
+    assert {anchor.name for anchor in identities.anchors.values()} == {MODEL}
+    assert identities.find(Suite.P384, "rt_alias") is not None
+    assert identities.find(Suite.P384, "partition") is None
+    assert identities.find(Suite.P256, "rt_alias") is None
 
 
 Edit = Callable[[Plan], Plan]
@@ -64,6 +64,7 @@ EDITS: dict[str, Edit] = {
     "authority_key": lambda plan: plan.with_extension("authority_key_id", certs.authority_key_id(bytes(20))),
     "validity": lambda plan: replace(plan, not_after="20240101000000Z"),
     "key_usage": lambda plan: plan.with_extension("key_usage", certs.key_usage((KeyUsage.KEY_AGREEMENT,))),
+    "purposes": lambda plan: plan.with_extension("purposes", certs.extended_key_usage(["1.2.3"])),
     "critical": lambda plan: plan.with_extension("unknown", NO_EXTENSION),
 }
 
@@ -140,7 +141,7 @@ def test_a_certificate_that_cannot_be_read_leaves_the_rules_on_its_neighbours_un
     spoilt = replace(device.chain(suite), **{place: b"no certificate"})
     ledger = Ledger()
     chains = {one: device.chain(one) for one in SUITES} | {suite: spoilt}
-    trusted = chain.verify_chains(ledger, chains, {MODEL: device.anchor()}, NOW)
+    identities = chain.verify_chains(ledger, chains, {MODEL: device.anchor()}, NOW)
     verdict = ledger.verdict()
     assert failed(verdict) == {f"chain.decode.{place}.{name}"}
     assert f"chain.validity.{place}.{name}" in missed(verdict)
@@ -150,7 +151,7 @@ def test_a_certificate_that_cannot_be_read_leaves_the_rules_on_its_neighbours_un
         below = CHAIN_ORDER[CHAIN_ORDER.index(place) + 1]
         assert f"chain.signature.{below}.{name}" in missed(verdict)
         assert f"chain.validity.{below}.{name}" not in missed(verdict)
-    assert trusted.find(suite, place) is None
+    assert identities.find(suite, place) is None
 
 
 def test_an_extension_of_another_form_is_found_when_the_certificate_is_read() -> None:
@@ -170,10 +171,10 @@ def test_both_suites_are_needed(suite: Suite) -> None:
 
 
 def test_without_any_chain_there_is_nothing_to_hold() -> None:
-    trusted, verdict = examine(DeviceSimulator(), suites=())
+    identities, verdict = examine(DeviceSimulator(), suites=())
     assert failed(verdict) == {"chain.present.ecc384", "chain.present.ml_dsa_87"}
     assert "chain.device" in missed(verdict)
-    assert trusted.anchors == {}
+    assert identities.anchors == {}
 
 
 def test_swapped_suites_are_told_apart() -> None:
@@ -194,6 +195,30 @@ def test_a_key_of_another_suite_is_told_apart(place: str, suite: Suite) -> None:
     device = DeviceSimulator()
     device.edits[place, suite] = lambda plan: replace(plan, public=key(place, other).public)
     assert f"chain.suite.{place}.{SUITE_NAMES[suite]}" in failed(examine(device)[1])
+
+
+def test_a_certificate_without_purposes_has_none() -> None:
+    device = DeviceSimulator()
+    device.edits["fmc_alias", Suite.P384] = lambda plan: plan.without("purposes")
+    assert failed(examine(device)[1]) == {"chain.purposes.fmc_alias.ecc384"}
+
+
+@pytest.mark.parametrize(
+    ("place", "oid", "rules"),
+    [
+        ("fmc_alias", MULTI_TCB_INFO, set()),
+        ("rt_alias", TCB_INFO, set()),
+        ("rt_alias", MULTI_TCB_INFO, {"chain.critical.rt_alias.ecc384"}),
+        ("ldevid", TCB_INFO, {"chain.critical.ldevid.ecc384"}),
+    ],
+)
+def test_what_was_measured_may_be_critical_only_where_it_is_looked_at(
+    place: str, oid: str, rules: set[str]
+) -> None:
+    device = DeviceSimulator()
+    critical = certs.extension(oid, der.sequence(), critical=True)
+    device.edits[place, Suite.P384] = lambda plan: plan.with_extension("tcb", critical)
+    assert failed(examine(device)[1]) == rules
 
 
 # --- devices --------------------------------------------------------------------------------------------------
@@ -234,10 +259,10 @@ def foreign_anchor(name: str, *, root: str = "stranger", common_name: str | None
 def test_nothing_is_trusted_that_no_given_anchor_signed() -> None:
     stranger = foreign_anchor("MODEL-other")
     for anchors in ({}, {stranger.name: stranger}):
-        trusted, verdict = examine(DeviceSimulator(), anchors)
+        identities, verdict = examine(DeviceSimulator(), anchors)
         assert failed(verdict) == {"anchor.signature.ecc384", "anchor.signature.ml_dsa_87"}
         assert {"anchor.same", "anchor.model", "chain.issuer.idevid.ecc384"} <= missed(verdict)
-        assert trusted.anchors == {}
+        assert identities.anchors == {}
 
 
 def test_one_chain_a_root_is_not_enough() -> None:
@@ -270,19 +295,19 @@ def test_a_model_root_is_accepted_by_its_own_name_only() -> None:
 
 def test_a_model_root_that_was_given_twice_goes_by_its_own_name() -> None:
     anchor = DeviceSimulator().anchor()
-    trusted, verdict = examine(
+    identities, verdict = examine(
         DeviceSimulator(), {"a": replace(anchor, name="a"), MODEL: anchor, "z": replace(anchor, name="z")}
     )
     assert failed(verdict) == set()
-    assert trusted.anchors[Suite.P384].name == MODEL
+    assert identities.anchors[Suite.P384].name == MODEL
 
 
 def test_a_root_that_is_no_model_may_have_any_name() -> None:
     device = DeviceSimulator(model="Real Root")
     anchor = replace(device.anchor(), name="ours")
-    trusted, verdict = examine(device, {"ours": anchor})
+    identities, verdict = examine(device, {"ours": anchor})
     assert failed(verdict) == set()
-    assert trusted.anchors[Suite.P384].model == ""
+    assert identities.anchors[Suite.P384].model == ""
 
 
 @pytest.mark.parametrize("suite", SUITES)

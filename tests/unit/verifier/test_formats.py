@@ -209,7 +209,17 @@ def test_a_register_has_one_digest_and_stands_once(registers: list[bytes]) -> No
         formats.read_tcb_info(octets)
 
 
-@pytest.mark.parametrize("read", [formats.read_tcb_info, formats.read_multi_tcb_info, formats.read_ueid])
+def test_purposes_are_read() -> None:
+    octets = der.sequence(der.oid("1.2.3"), der.oid("2.23.133.5.4.100.9"))
+    assert formats.read_purposes(octets) == {"1.2.3", "2.23.133.5.4.100.9"}
+    with pytest.raises(DecodeError):
+        formats.read_purposes(der.sequence(der.null()))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [formats.read_tcb_info, formats.read_multi_tcb_info, formats.read_ueid, formats.read_purposes],
+)
 def test_nothing_may_follow(read: Callable[[bytes], object]) -> None:
     with pytest.raises(DecodeError, match="left over"):
         read(der.sequence() + b"\0")

@@ -9,7 +9,7 @@ from tests.simulators.relying import failed, unreached
 
 from endocarp.crypto import certs
 from endocarp.verifier import measurement
-from endocarp.verifier.chain import Trusted, verify_chains
+from endocarp.verifier.chain import Identities, verify_chains
 from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger, Verdict
@@ -22,7 +22,7 @@ PARTS = ("quote.", "log.", "tcb.", "info.")
 NAMES = tuple(SUITE_NAMES.values())
 
 
-def trust(device: DeviceSimulator, evidence: Evidence | None = None) -> Trusted:
+def trust(device: DeviceSimulator, evidence: Evidence | None = None) -> Identities:
     """Return the certificates of a device, without a word on whether they hold."""
     chains = (evidence or device.evidence()).chains
     return verify_chains(Ledger(), chains, {device.model: device.anchor()}, NOW)
@@ -31,10 +31,10 @@ def trust(device: DeviceSimulator, evidence: Evidence | None = None) -> Trusted:
 def examine(device: DeviceSimulator, evidence: Evidence | None = None) -> Verdict:
     """Check everything that was measured, as the appraisal does."""
     evidence = evidence or device.evidence()
-    ledger, trusted = Ledger(), trust(device, evidence)
-    quotes = measurement.verify_quotes(ledger, evidence, trusted)
+    ledger, identities = Ledger(), trust(device, evidence)
+    quotes = measurement.verify_quotes(ledger, evidence, identities)
     log = measurement.verify_log(ledger, evidence, quotes)
-    measurement.verify_tcb(ledger, trusted, log, quotes, evidence.stash_log)
+    measurement.verify_tcb(ledger, identities, log, quotes, evidence.stash_log)
     measurement.verify_info(ledger, evidence, log)
     return ledger.verdict()
 

@@ -31,8 +31,8 @@ def examine_evidence(
     device: DeviceSimulator, evidence: Evidence
 ) -> tuple[tuple[PartitionReport, ...], Verdict]:
     ledger = Ledger()
-    trusted = verify_chains(Ledger(), evidence.chains, {device.model: device.anchor()}, NOW)
-    reports = verify_reports(ledger, evidence, trusted, NOW)
+    identities = verify_chains(Ledger(), evidence.chains, {device.model: device.anchor()}, NOW)
+    reports = verify_reports(ledger, evidence, identities, NOW)
     return reports, ledger.verdict()
 
 

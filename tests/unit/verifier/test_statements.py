@@ -12,8 +12,8 @@ from endocarp.wire.evidence import Evidence, Statement, Status
 
 
 def say(device: DeviceSimulator, evidence: Evidence) -> list[Said]:
-    trusted = verify_chains(Ledger(), evidence.chains, {device.model: device.anchor()}, NOW)
-    return list(statements(evidence, trusted, [device.report()]))
+    identities = verify_chains(Ledger(), evidence.chains, {device.model: device.anchor()}, NOW)
+    return list(statements(evidence, identities, [device.report()]))
 
 
 def test_a_model_root_is_called_one() -> None:

@@ -472,7 +472,7 @@ def read_body(kind: type[Asked], message: bytes) -> Asked:
 
 
 class Reply(NamedTuple):
-    """A reply. This and `Sign` are on the path of every signature: hence no Struct, at a third of the time."""
+    """A reply; on the path of every signature, and no Struct because this takes a third of the time."""
 
     status: Status
     tag: int

@@ -8,7 +8,7 @@ class KilledError(BaseException):
 class Disk:
     """A simulated file.
 
-    `fault` makes each write fail, an append after `kept` octets; `cuts` says whether the file can be cut then.
+    `fault` makes each write fail, an append after `kept` octets, and `unreadable` each reading; `cuts` says whether the file can be cut then.
     `dies_at` is the number of the write at which the process dies, after `kept` octets; with `zeros` the file system
     had made room for the others. A replacement is all or nothing: all where `kept` is not 0.
     """
@@ -16,6 +16,7 @@ class Disk:
     def __init__(self, octets: bytes = b"") -> None:
         self.octets = octets
         self.fault: OSError | None = None
+        self.unreadable: OSError | None = None
         self.cuts = True
         self.dies_at = -1
         self.kept = 0
@@ -25,6 +26,8 @@ class Disk:
         self.replaced = 0
 
     def read(self) -> bytes:
+        if self.unreadable:
+            raise self.unreadable
         return self.octets
 
     def append(self, octets: bytes) -> None:

@@ -158,7 +158,10 @@ class Store:
         self._snapshot: Callable[[], Iterable[bytes]] = tuple
         self.records: list[bytes] = []
         self.torn = 0
-        data = storage.read()
+        try:
+            data = storage.read()
+        except OSError as error:
+            raise _refused(error) from error
         self.is_new = not data
         """Nothing was ever stored here."""
         if data:
@@ -231,7 +234,7 @@ class Store:
 def _refused(error: OSError) -> Refused:
     if error.errno in _NO_ROOM:
         return Refused(FULL, "there is no room left for the sealed store", "free some room on its disk")
-    return Refused(FAILED, f"the sealed store cannot be written: {error.strerror}", "look after its disk")
+    return Refused(FAILED, f"the sealed store cannot be used: {error.strerror}", "look after its disk")
 
 
 _HEAD_SIZE = _Head.SIZE or 0

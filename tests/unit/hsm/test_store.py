@@ -258,3 +258,11 @@ def test_a_store_that_cannot_be_begun_is_refused(seal_key: Secret) -> None:
     disk.fault = None
     store.append(b"two")
     assert opened(disk, seal_key).records == [b"one", b"two"]
+
+
+def test_a_store_that_cannot_be_read_is_refused(seal_key: Secret) -> None:
+    disk = Disk()
+    disk.unreadable = OSError(errno.EACCES, "permission denied")
+    with pytest.raises(Refused, match="the sealed store cannot be used: permission denied") as caught:
+        opened(disk, seal_key)
+    assert caught.value.rule == "store-failed"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from random import Random
 
 import pytest
 from tests.simulators.device import (
@@ -30,7 +31,7 @@ from endocarp.verifier.rules import ANCHORED, CERTIFICATES, RULES, SUITE_NAMES
 from endocarp.verifier.verdict import Outcome, Verdict
 from endocarp.wire import der
 from endocarp.wire.cose import SUITE, SignedMessage
-from endocarp.wire.evidence import REPORT_TYPE, SUITES, StashEntry
+from endocarp.wire.evidence import CHAIN_ORDER, REPORT_TYPE, SUITES, Evidence, StashEntry
 from endocarp.wire.mailbox import DataReply, seal_reply
 from endocarp.wire.suites import Suite
 
@@ -115,6 +116,14 @@ Edit = Callable[[Plan], Plan]
 UNKNOWN = certs.extension("1.2.3.4", der.null(), critical=True)
 
 
+def with_extension(name: str, octets: bytes) -> Edit:
+    return lambda plan: plan.with_extension(name, octets)
+
+
+def with_changes(**changes: object) -> Edit:
+    return lambda plan: replace(plan, **changes)  # type: ignore[arg-type]
+
+
 def edited(place: str, suite: Suite, edit: Edit) -> Callable[[], bytes]:
     return DeviceSimulator(edits={(place, suite): edit}).issue
 
@@ -147,18 +156,16 @@ def _in_chains() -> Iterator[Spoilt]:
         for suite, name in SUITE_NAMES.items():
             stranger, other = key("stranger", suite), next(one for one in SUITES if one is not suite)
             edits: dict[str, Edit] = {
-                "suite": lambda plan, p=place, o=other: replace(plan, public=key(p, o).public),  # type: ignore[misc]
-                "signature": lambda plan, s=stranger: replace(plan, signer=s),  # type: ignore[misc]
-                "issuer": lambda plan: replace(plan, issuer=Name("Somebody else").der()),
+                "suite": with_changes(public=key(place, other).public),
+                "signature": with_changes(signer=stranger),
+                "issuer": with_changes(issuer=Name("Somebody else").der()),
                 "authority_key": lambda plan: plan.without("authority_key_id"),
-                "validity": lambda plan: replace(plan, not_after="20240101000000Z"),
-                "constraints": lambda plan, p=place: plan.with_extension("constraints", _constraints(p)),  # type: ignore[misc]
-                "key_usage": lambda plan: plan.with_extension(
-                    "key_usage", certs.key_usage((KeyUsage.CRL_SIGN,))
-                ),
+                "validity": with_changes(not_after="20240101000000Z"),
+                "constraints": with_extension("constraints", _constraints(place)),
+                "key_usage": with_extension("key_usage", certs.key_usage((KeyUsage.CRL_SIGN,))),
                 "purposes": lambda plan: plan.without("purposes"),
-                "critical": lambda plan: plan.with_extension("unknown", UNKNOWN),
-                "name": lambda plan: replace(plan, subject=Name("Somebody else")),
+                "critical": with_extension("unknown", UNKNOWN),
+                "name": with_changes(subject=Name("Somebody else")),
             }
             for rule, edit in edits.items():
                 if (f"chain.{rule}", place) != ANCHORED:
@@ -211,18 +218,18 @@ def _per_suite() -> Iterator[Spoilt]:
         yield from _without(suite)
         yield Spoilt(
             f"envelope.key.{name}",
-            lambda s=suite: _rename_key(DeviceSimulator().issue(), s),  # type: ignore[misc]
+            partial(_rename_key, DeviceSimulator().issue(), suite),
             frozenset({f"envelope.signature.{name}"}),
         )
         yield Spoilt(
             f"report.key.{name}",
-            lambda s=suite: _with_report(partial(_rename_key, suite=s)),  # type: ignore[misc]
+            partial(_with_report, partial(_rename_key, suite=suite)),
             frozenset({f"report.signature.{name}"}),
         )
         label = certs.ueid(sha384(b"endocarp evidence", bytes(32)))
         yield Spoilt(
             f"envelope.label.{name}",
-            edited("dpe_leaf", suite, lambda plan, o=label: plan.with_extension("ueid", o)),  # type: ignore[misc]
+            edited("dpe_leaf", suite, with_extension("ueid", label)),
         )
         yield Spoilt(
             f"report.identity.{name}",
@@ -241,10 +248,7 @@ def _per_suite() -> Iterator[Spoilt]:
             ("tcb.root", "dpe_leaf", DeviceSimulator(runtime_digest=sha384(b"x")).leaf_tcb()),
             ("tcb.stash", "dpe_leaf", DeviceSimulator(stash=DeviceSimulator().stash[:2]).leaf_tcb()),
         ):
-            yield Spoilt(
-                f"{rule}.{name}",
-                edited(place, suite, lambda plan, o=octets: plan.with_extension("tcb", o)),  # type: ignore[misc]
-            )
+            yield Spoilt(f"{rule}.{name}", edited(place, suite, with_extension("tcb", octets)))
         yield from _quotes(suite)
         yield from _anchors(suite)
 
@@ -586,6 +590,36 @@ def test_each_flipped_octet_of_the_evidence_is_refused() -> None:
         spoilt = bytearray(octets)
         spoilt[at] ^= 1
         assert not judge(bytes(spoilt)).accepted, at
+
+
+def _damaged(evidence: Evidence, damage: Callable[[bytes], bytes]) -> Iterator[Evidence]:
+    """Yield the evidence once for each field that somebody has signed, with that one damaged."""
+    for suite, chain in evidence.chains.items():
+        for place in CHAIN_ORDER:
+            spoilt = replace(chain, **{place: damage(getattr(chain, place))})
+            yield replace(evidence, chains={**evidence.chains, suite: spoilt})
+        quote = damage(evidence.quotes[suite])
+        yield replace(evidence, quotes={**evidence.quotes, suite: quote})
+    partition = evidence.partitions[0]
+    yield replace(evidence, fw_info=damage(evidence.fw_info))
+    yield replace(evidence, pcr_log=damage(evidence.pcr_log))
+    yield replace(evidence, partitions=(replace(partition, report=damage(partition.report)),))
+
+
+def test_damaged_parts_under_a_good_signature_are_refused_and_nothing_else_happens() -> None:
+    random = Random("damage")
+    device = DeviceSimulator()
+
+    def damage(octets: bytes) -> bytes:
+        at, size = random.randrange(len(octets)), random.randint(1, 3)
+        piece = bytes([octets[at] ^ random.randint(1, 255)]) + random.randbytes(random.randint(0, 2))
+        return octets[:at] + piece + octets[at + size :]
+
+    for _ in range(8):
+        for evidence in _damaged(device.evidence(), damage):
+            verdict = judge(device.sign(evidence).encode())
+            assert not verdict.accepted
+            assert verdict.failures
 
 
 def test_the_verdict_is_the_same_for_the_same_evidence() -> None:

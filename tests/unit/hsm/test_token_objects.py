@@ -267,10 +267,10 @@ def test_a_template_for_what_cannot_be_is_refused_with_the_reason(
 def test_a_change_keeps_what_it_does_not_name() -> None:
     found = known(Suite.P256, PRIVATE_KEY, kept=(hsm.Attribute(CKA.SUBJECT, b"subject"),))
     changed = changed_template(
-        found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.SIGN: 1, CKA.CLASS: CKO.PRIVATE_KEY}
+        found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.SIGN: 0, CKA.CLASS: CKO.PRIVATE_KEY}
     )
     assert changed == Template(
-        policy=found.description.template.policy & ~Policy.DERIVE,
+        policy=found.description.template.policy & ~Policy.SIGN,
         label="new",
         id=b"\1",
         attributes=(hsm.Attribute(CKA.SUBJECT, b"subject"),),

@@ -117,6 +117,7 @@ def _check_envelope(
 ) -> None:
     leaves = {suite: leaf for suite in SUITES if (leaf := identities.find(suite, "dpe_leaf")) is not None}
     verify_signatures(ledger, "envelope", message, leaves)
+    # DPE, "Certificates": the UEID of a leaf is the label that its key was derived for.
     label = sha384(LABEL_PREFIX, evidence.nonce)
     for suite, leaf in leaves.items():
         found = ueid_of(leaf)

@@ -74,7 +74,7 @@ class Anchor:
     @classmethod
     def from_pem(cls, name: str, text: str) -> "Anchor":
         """Read an anchor file: two certificates, P-384 and ML-DSA-87, in any order. Raises DecodeError."""
-        found = [Certificate.parse(octets) for octets in pem.decode(pem.CERTIFICATE, text)]
+        found = [_parse(octets) for octets in pem.decode(pem.CERTIFICATE, text)]
         certificates = {certificate.public.suite: certificate for certificate in found}
         if set(certificates) != set(SUITES) or len(found) != len(SUITES):
             raise DecodeError(f"anchor {name}", "takes one certificate in P-384 and one in ML-DSA-87")
@@ -150,11 +150,7 @@ def read_certificate(
     """Read one certificate, and note whether that was possible and whether it is of its suite."""
     rule = f"chain.decode.{place}.{SUITE_NAMES[suite]}"
     try:
-        certificate = Certificate.parse(octets)
-        # Read what the other rules look at, so that what is malformed there shows here.
-        _ = (certificate.key_id, certificate.authority_key_id, certificate.is_authority)
-        _ = (certificate.key_usage, certificate.common_name, certificate.serial_number)
-        _ = purposes_of(certificate)
+        certificate = _parse(octets)
     except DecodeError as error:
         ledger.fail(rule, str(error), subject=subject)
         return None
@@ -166,6 +162,14 @@ def read_certificate(
         failed=f"a {certificate.public.suite.name} key under a {certificate.suite.name} signature",
         subject=subject,
     )
+    return certificate
+
+
+def _parse(octets: bytes) -> Certificate:
+    """Read a certificate and everything in it that rules look at, so that what is malformed there shows here."""
+    certificate = Certificate.parse(octets)
+    _ = (certificate.key_id, certificate.authority_key_id, certificate.is_authority, certificate.key_usage)
+    _ = (certificate.common_name, certificate.serial_number, purposes_of(certificate))
     return certificate
 
 
@@ -305,16 +309,19 @@ def _check_place(link: _Link, certificate: Certificate) -> None:
     if place.below is None:
         good = not certificate.is_authority
     else:
-        # RFC 5280, 4.2.1.9; without a limit a chain could be made longer than Caliptra's, so there must be one.
+        # RFC 5280, 4.2.1.9: an authority has room for those below it. Without a limit a chain could be made longer
+        # than Caliptra's, so there must be one.
         good = certificate.is_authority and length is not None and length >= place.below
     what = f"an authority, path length {length}" if certificate.is_authority else "no authority"
     link.check("constraints", good=good, held=what, failed=what)
+    # Caliptra certificates: each place has its usages and purposes, and no others.
     usages = ", ".join(sorted(usage.name.lower() for usage in certificate.key_usage)) or "none"
     link.check("key_usage", good=certificate.key_usage == place.usages, held=usages, failed=usages)
     purposes = purposes_of(certificate)
     expected = {f"{_TCG_PURPOSES}.{last}" for last in place.purposes}
     what = ", ".join(sorted(purposes)) or "none"
     link.check("purposes", good=purposes == expected, held=what, failed=what)
+    # RFC 5280, 4.2: a certificate with a critical extension that is not understood may not be used.
     critical = {oid for oid, extension in certificate.extensions.items() if extension.critical}
     unknown = critical - _UNDERSTOOD - {place.measures}
     link.check("critical", good=not unknown, held="none", failed=", ".join(sorted(unknown)))

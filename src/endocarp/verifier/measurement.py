@@ -90,6 +90,7 @@ def _compare_quotes(ledger: Ledger, quotes: Quotes) -> None:
         ]
         ledger.check("quote.agree", good=not differ, held="all 32", failed=f"PCR {_list(differ)} differ")
     if quotes:
+        # Caliptra, "PCRs": 4 to 30 belong to whoever calls EXTEND_PCR, and nobody here does.
         used = [
             index for index in formats.UNUSED_PCRS if any(one.pcrs[index] != _ZERO for one in quotes.values())
         ]
@@ -290,6 +291,7 @@ def _check_leaf(
     name = SUITE_NAMES[suite]
     if suite in quotes:
         pcrs = quotes[suite].pcrs
+        # Caliptra runtime, "DPE initialization": the root context holds PCR 2 as measured last, PCR 3 as measured in all.
         root = contexts[0] if contexts else TcbInfo()
         ledger.check(
             f"tcb.root.{name}",

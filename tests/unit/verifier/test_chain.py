@@ -361,3 +361,13 @@ def test_an_anchor_file_holds_one_certificate_a_suite() -> None:
             Anchor.from_pem(MODEL, text)
     with pytest.raises(DecodeError):
         Anchor.from_pem(MODEL, pem.encode(pem.CERTIFICATE, b"no certificate"))
+
+
+def test_an_anchor_is_read_whole_when_its_file_is() -> None:
+    device = DeviceSimulator()
+    device.edits["idevid", Suite.P384] = lambda plan: plan.with_extension(
+        "key_usage", certs.extension("2.5.29.15", der.null())
+    )
+    text = pem.encode(pem.CERTIFICATE, device.certificate("idevid", Suite.P384))
+    with pytest.raises(DecodeError):
+        Anchor.from_pem(MODEL, text)

@@ -8,8 +8,10 @@ import argparse
 import contextlib
 import importlib.util
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 from endocarp.errors import DecodeError
@@ -57,9 +59,13 @@ def _guided(decoders: Sequence[Decoder], seconds: float, options: Sequence[str])
         with contextlib.suppress(DecodeError):
             decoder.decode(octets[2:])
 
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", *options], one)
-    atheris.Fuzz()
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, decoder in enumerate(decoders):
+            seed = decoder.seed(Random(number))
+            Path(corpus, f"{number}").write_bytes(number.to_bytes(2, "big") + seed)
+        atheris.instrument_all()
+        atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", *options, corpus], one)
+        atheris.Fuzz()
     return 0
 
 

@@ -20,7 +20,7 @@ from endocarp import wire
 from endocarp.crypto import certs
 from endocarp.crypto.keys import generate
 from endocarp.errors import DecodeError, DeviceError
-from endocarp.wire import cbor, cose, custody, der, dpe, evidence, hsm, mailbox, p11_calls
+from endocarp.wire import cbor, cose, custody, der, dpe, evidence, hsm, mailbox, p11_calls, pem
 from endocarp.wire.codec import Struct
 from endocarp.wire.suites import Suite
 from fuzz.values import Sizes, make, spoil
@@ -346,6 +346,16 @@ _EVIDENCE = evidence.Evidence(
 _SAMPLES = (_PARTITION, _REPORT, _EVIDENCE)
 
 
+def _pem() -> list[Decoder]:
+    def read(octets: bytes) -> object:
+        return pem.decode(pem.CERTIFICATE, octets.decode("latin-1"))
+
+    def seed(random: Random) -> bytes:
+        return pem.encode(pem.CERTIFICATE, random.randbytes(random.randrange(100))).encode()
+
+    return [Decoder("decode", read, seed)]
+
+
 OTHERS: dict[str, Callable[[], list[Decoder]]] = {
     "cbor": _cbor,
     "certs": _certs,
@@ -357,5 +367,6 @@ OTHERS: dict[str, Callable[[], list[Decoder]]] = {
     "hsm": _hsm,
     "mailbox": _mailbox,
     "p11_calls": _p11_calls,
+    "pem": _pem,
 }
 """The decoders of several arguments, by family."""

@@ -17,10 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from typer.main import get_command
-
 from endocarp.box.plan import ON_DEATH
-from endocarp.cli.main import app
+from endocarp.cli.main import endocarp
 from endocarp.hsm import mechanisms, policy, token
 from endocarp.rot import rom, runtime
 from endocarp.rot.boot import BOOT
@@ -122,7 +120,7 @@ def commands() -> str:
             "# Commands\n",
             MADE,
             "## Command line\n",
-            table(["command", "what it does"], _command_line("endocarp", get_command(app))),
+            table(["command", "what it does"], _command_line("endocarp", endocarp)),
             "## Mailbox of the root of trust\n",
             "PL0 is the channel that the box inherited, PL1 everybody else.\n",
             table(["command", "code", "asks", "at", "from"], _mailbox()),

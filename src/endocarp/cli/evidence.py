@@ -4,36 +4,33 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
 
-import typer
-from rich.console import Console
+import click
 
 from endocarp.cli import options
-from endocarp.cli.verdict import tree
 from endocarp.errors import UsageError
 from endocarp.shell import config as directories
-from endocarp.shell.admin import ask
-from endocarp.shell.relying import RelyingParty, read_nonce
-from endocarp.wire.admin import Evidence, GetEvidence
 
 _LIMIT = 1 << 21
 
-Nonce = Annotated[
-    str | None,
-    typer.Option("--nonce", metavar="HEX", help="A challenge of 32 octets that somebody else keeps."),
-]
 
+@click.command()
+@options.state
+@options.config
+@options.nonce
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.  [default: standard output]",
+)
+def evidence(state: Path | None, config: Path | None, nonce: str | None, out: Path | None) -> None:
+    """Get the server's evidence.
 
-def evidence(
-    state: options.State = None,
-    config: options.Config = None,
-    nonce: Nonce = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write [default: standard output].")
-    ] = None,
-) -> None:
-    """Get the server's evidence, over a fresh challenge from the relying party's folder."""
+    It answers a fresh challenge from the relying party's folder, or the one that is given."""
+    from endocarp.shell.admin import ask
+    from endocarp.shell.relying import RelyingParty, read_nonce
+    from endocarp.wire.admin import Evidence, GetEvidence
+
     if out is None and sys.stdout.isatty():
         raise UsageError("evidence is binary", "send it into a file: endocarp evidence > evidence.cbor")
     relying_party = RelyingParty(directories.config(config))
@@ -46,14 +43,21 @@ def evidence(
         out.write_bytes(found.octets)
 
 
-def verify(
-    file: Annotated[Path, typer.Argument(help="Evidence, as `endocarp evidence` gives it.")],
-    config: options.Config = None,
-    nonce: Nonce = None,
-    show_all: Annotated[bool, typer.Option("--all", help="Show every rule, also those that held.")] = False,
-    as_json: options.Json = False,
-) -> None:
-    """Judge evidence by the anchors and references of the relying party's folder; say why. Exit code 0 or 1."""
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.config
+@options.nonce
+@click.option("--all", "show_all", is_flag=True, help="Show every rule, also those that held.")
+@options.as_json
+def verify(file: Path, config: Path | None, nonce: str | None, show_all: bool, as_json: bool) -> None:
+    """Judge evidence, and say why.
+
+    By the anchors, references and challenges of the relying party's folder. Exit code 0: VERIFIED, 1: REFUSED."""
+    from rich.console import Console
+
+    from endocarp.cli.verdict import tree
+    from endocarp.shell.relying import RelyingParty, read_nonce
+
     try:
         octets = file.read_bytes()[:_LIMIT]
     except OSError as error:
@@ -61,7 +65,7 @@ def verify(
     challenge = None if nonce is None else read_nonce(nonce)
     verdict = RelyingParty(directories.config(config)).judge(octets, challenge, time.time())  # noqa: TID251
     if as_json:
-        sys.stdout.write(verdict.to_json() + "\n")
+        click.echo(verdict.to_json())
     else:
         Console(highlight=False).print(tree(verdict, show_all=show_all))
-    raise typer.Exit(0 if verdict.accepted else 1)
+    sys.exit(0 if verdict.accepted else 1)

@@ -7,33 +7,32 @@ Data goes to stdout, everything for people's eyes to stderr. Exit codes: 0 done,
 import sys
 from typing import NoReturn
 
-import typer
-from rich.console import Console
-from rich.text import Text
+import click
 
-from endocarp.cli import evidence, rot, status, up
+from endocarp.cli.evidence import evidence, verify
+from endocarp.cli.rot import rot
+from endocarp.cli.status import status
+from endocarp.cli.up import up
 from endocarp.errors import EndocarpError, UsageError
+from endocarp.version import VERSION
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
-app = typer.Typer(
-    name="endocarp",
-    help="A server's own root of trust and HSM.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command()(up.up)
-app.command()(status.status)
-app.command()(evidence.evidence)
-app.command()(evidence.verify)
-app.add_typer(rot.app, name="rot")
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="endocarp")
+def endocarp() -> None:
+    """A server's own root of trust and HSM."""
+
+
+for command in (up, status, evidence, verify, rot):
+    endocarp.add_command(command)
 
 
 def main() -> NoReturn:
     """Run one command and exit with its code."""
     try:
-        sys.exit(app())
+        sys.exit(endocarp())
     except UsageError as error:
         _tell(error, error.advice())
         sys.exit(EXIT_USAGE)
@@ -48,10 +47,11 @@ def main() -> NoReturn:
 
 
 def _tell(error: Exception, advice: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("endocarp: ", "bold red"), str(error)))
+    click.secho("endocarp: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(error, err=True)
     if advice:
-        console.print(Text.assemble(("advice:   ", "bold"), advice))
+        click.secho("advice:   ", bold=True, nl=False, err=True)
+        click.echo(advice, err=True)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,25 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-State = Annotated[
-    Path | None,
-    typer.Option("--state", metavar="DIR", help="State directory of the server [default: XDG state home]."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="DIR", help="Anchors, references, keys, challenges [default: XDG config home]."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+state = click.option(
+    "--state",
+    type=_DIRECTORY,
+    metavar="DIR",
+    help="State directory of the server.  [default: below the XDG state home]",
+)
+config = click.option(
+    "--config",
+    type=_DIRECTORY,
+    metavar="DIR",
+    help="Keys, anchors, references and challenges.  [default: below the XDG config home]",
+)
+nonce = click.option("--nonce", metavar="HEX", help="A challenge of 32 octets that somebody else keeps.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 def repeat(*, state: Path | None, config: Path | None) -> str:

@@ -1,135 +1,30 @@
-"""`endocarp status`: processes, partitions, measurements, on one screen."""
+"""`endocarp status`: how the running server stands."""
 
 import json
-import sys
-from typing import Any
+from pathlib import Path
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
+import click
 
 from endocarp.cli import options
 from endocarp.shell import config as directories
-from endocarp.shell.admin import ask
-from endocarp.shell.memory import MemoryMode
-from endocarp.wire.admin import GetStatus, ProcessStatus, Status
-from endocarp.wire.control import SandboxReport
 
 
-def status(state: options.State = None, as_json: options.Json = False) -> None:
-    """Show processes, partitions and measurements of the running server."""
+@click.command()
+@options.state
+@options.as_json
+def status(state: Path | None, as_json: bool) -> None:
+    """Show how the running server stands.
+
+    Processes, partitions, measurements."""
+    from rich.console import Console
+
+    from endocarp.cli.screen import for_people, for_programs
+    from endocarp.shell.admin import ask
+    from endocarp.wire.admin import GetStatus, Status
+
     found = ask(directories.state(state).admin_socket, GetStatus())
     assert isinstance(found, Status)
     if as_json:
-        json.dump(_for_programs(found), sys.stdout, indent=2)
-        sys.stdout.write("\n")
-        return
-    Console(highlight=False).print(_for_people(found))
-
-
-def _for_programs(found: Status) -> dict[str, Any]:
-    return {
-        "version": found.version,
-        "model": found.model,
-        "state": found.state_directory,
-        "boots": found.boots,
-        "processes": [
-            {
-                "name": one.name,
-                "state": one.state.name.lower(),
-                "pid": one.pid,
-                "restarts": one.restarts,
-                "uptime_ms": one.uptime,
-                "resident_kib": one.resident,
-                "image_sha384": one.image.hex(),
-                "sandbox": _sandbox_for_programs(one.sandbox),
-            }
-            for one in found.processes
-        ],
-        "partitions": [
-            {"id": one.partition, "native": one.native, "p11_kit": one.p11_kit} for one in found.partitions
-        ],
-        "measurements": [{"name": one.name, "sha384": one.digest.hex()} for one in found.measurements],
-    }
-
-
-def _sandbox_for_programs(report: SandboxReport) -> dict[str, Any]:
-    return {
-        "no_new_privileges": bool(report.no_new_privileges),
-        "not_dumpable": bool(report.not_dumpable),
-        "landlock_abi": report.landlock_abi,
-        "seccomp": report.seccomp,
-        "memory": MemoryMode(report.memory).name.lower(),
-        "notes": [note.text for note in report.notes],
-    }
-
-
-def _for_people(found: Status) -> Group:
-    head = Text.assemble(
-        ("endocarp ", "bold"), found.version, "  ", (found.model, "bold"), f"  boots: {found.boots}\n",
-        (found.state_directory, "dim"),
-    )  # fmt: skip
-    return Group(head, "", _processes(found), _partitions(found), _measurements(found), _caveat())
-
-
-def _processes(found: Status) -> Table:
-    table = _table("process", "pid", "up", "memory", "restarts", "sandbox", "secrets in")
-    for one in found.processes:
-        table.add_row(
-            one.name,
-            str(one.pid),
-            _duration(one.uptime),
-            f"{one.resident / 1024:.0f} MiB",
-            str(one.restarts),
-            _sandbox(one),
-            MemoryMode(one.sandbox.memory).name.lower() if one.name != "box" else "holds none",
-        )
-    return table
-
-
-def _sandbox(one: ProcessStatus) -> Text:
-    report = one.sandbox
-    got = [
-        (bool(report.no_new_privileges), "no-new-privs"),
-        (bool(report.not_dumpable), "no-ptrace"),
-        (report.landlock_abi > 0, f"landlock-{report.landlock_abi}"),
-        (report.seccomp > 0, "seccomp"),
-    ]
-    return Text(" ").join(Text(name, "green" if held else "red strike") for held, name in got)
-
-
-def _partitions(found: Status) -> Table:
-    table = _table("partition", "door", "socket")
-    for one in found.partitions:
-        table.add_row(str(one.partition), "native", one.native)
-        table.add_row("", "p11-kit", one.p11_kit)
-    return table
-
-
-def _measurements(found: Status) -> Table:
-    table = _table("measured", "SHA-384")
-    for one in found.measurements:
-        table.add_row(one.name, one.digest.hex())
-    return table
-
-
-def _caveat() -> Text:
-    return Text(
-        "Keys at rest and between uses lie in the memory named above; a key that the crypto library has parsed\n"
-        "lives in its ordinary heap and cannot be wiped from Python.",
-        style="dim",
-    )
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _duration(milliseconds: int) -> str:
-    seconds = milliseconds // 1000
-    if seconds < 60:
-        return f"{seconds} s"
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        click.echo(json.dumps(for_programs(found), indent=2))
+    else:
+        Console(highlight=False).print(for_people(found))

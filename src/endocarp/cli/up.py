@@ -4,9 +4,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
 from endocarp.cli import options
 from endocarp.cli.account import Account
@@ -17,18 +17,17 @@ from endocarp.shell.channel import Child, start
 from endocarp.wire.control import Failed, Progress, Ready, Stop
 
 
-def up(
-    state: options.State = None,
-    config: options.Config = None,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Build and sign the images again from the installed code.")
-    ] = False,
-    require_sandbox: Annotated[
-        bool,
-        typer.Option("--require-sandbox", help="Refuse to start where a part of the sandbox is missing."),
-    ] = False,
-) -> None:
-    """Start the server in the foreground. The first start makes a device, signs its images and makes partition 0."""
+@click.command()
+@options.state
+@options.config
+@click.option("--rebuild", is_flag=True, help="Build and sign the images again from the installed code.")
+@click.option(
+    "--require-sandbox", is_flag=True, help="Refuse to start where a part of the sandbox is missing."
+)
+def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: bool) -> None:
+    """Start the server in the foreground.
+
+    The first start makes a device, builds and signs its images, and makes partition 0, whose PIN it shows once."""
     server = directories.state(state)
     account = Account()
     flags = options.repeat(state=state, config=config)
@@ -52,7 +51,7 @@ def _workshop(command: str, flags: str) -> None:
     words = [sys.executable, "-I", "-m", "endocarp.cli.main", "rot", command, *shlex.split(flags)]
     done = subprocess.run(words, check=False)
     if done.returncode != 0:
-        raise typer.Exit(done.returncode)
+        sys.exit(done.returncode)
 
 
 def _follow(child: Child, account: Account, server: directories.State, flags: str) -> None:

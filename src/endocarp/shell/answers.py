@@ -1,7 +1,9 @@
 """What the box answers on its admin socket: how it stands, and evidence, made from what runs right now."""
 
 import functools
+import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +12,9 @@ from endocarp.box.evidence import Call, EvidenceCollector, ReportCall
 from endocarp.box.plan import PARTITIONS
 from endocarp.box.statements import statements
 from endocarp.client import connect
+from endocarp.crypto.digest import sha384
 from endocarp.errors import Refused
+from endocarp.shell.archive import read_sealed
 from endocarp.shell.channel import Child
 from endocarp.shell.inventory import inventory
 from endocarp.shell.machine import Machine
@@ -61,6 +65,7 @@ class Answers:
     def __init__(self, box: Box, own: SandboxReport) -> None:
         self.box = box
         self.own = own
+        self.started = time.monotonic()
 
     def status(self, now: float) -> Status:
         """Return how the box stands; `now` is the clock of `time.monotonic`."""
@@ -70,10 +75,16 @@ class Answers:
             box.machine.model,
             str(box.machine.state.root),
             box.boots,
-            processes=tuple(self._process(one, now) for one in list(box.running.values())),
+            processes=(self._own(now), *[self._process(one, now) for one in list(box.running.values())]),
             partitions=tuple(self._partition(number) for number in PARTITIONS),
             measurements=tuple(Measurement(one.fw_id, one.name, one.digest) for one in list(box.stash_log)),
         )
+
+    def _own(self, now: float) -> ProcessStatus:
+        machine = self.box.machine
+        uptime, pid = int((now - self.started) * 1000), os.getpid()
+        image = sha384(read_sealed(machine.images["box"]))
+        return ProcessStatus("box", ProcessState.SERVING, pid, 0, uptime, resident(pid), image, self.own)
 
     def _process(self, one: Running, now: float) -> ProcessStatus:
         pid = one.child.process.pid

@@ -1,0 +1,121 @@
+"""How a server stands, on one screen for people, and in one object for programs."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from endocarp.shell.memory import MemoryMode
+from endocarp.wire.admin import ProcessStatus, Status
+from endocarp.wire.control import SandboxReport
+
+
+def for_programs(found: Status) -> dict[str, Any]:
+    """Return what a program may read, ready for JSON."""
+    return {
+        "version": found.version,
+        "model": found.model,
+        "state": found.state_directory,
+        "boots": found.boots,
+        "processes": [
+            {
+                "name": one.name,
+                "state": one.state.name.lower(),
+                "pid": one.pid,
+                "restarts": one.restarts,
+                "uptime_ms": one.uptime,
+                "resident_kib": one.resident,
+                "image_sha384": one.image.hex(),
+                "sandbox": _sandbox_for_programs(one.sandbox),
+            }
+            for one in found.processes
+        ],
+        "partitions": [
+            {"id": one.partition, "native": one.native, "p11_kit": one.p11_kit} for one in found.partitions
+        ],
+        "measurements": [{"name": one.name, "sha384": one.digest.hex()} for one in found.measurements],
+    }
+
+
+def _sandbox_for_programs(report: SandboxReport) -> dict[str, Any]:
+    return {
+        "no_new_privileges": bool(report.no_new_privileges),
+        "not_dumpable": bool(report.not_dumpable),
+        "landlock_abi": report.landlock_abi,
+        "seccomp": report.seccomp,
+        "memory": MemoryMode(report.memory).name.lower(),
+        "notes": [note.text for note in report.notes],
+    }
+
+
+def for_people(found: Status) -> Group:
+    """Return what to print on a terminal."""
+    head = Text.assemble(
+        ("endocarp ", "bold"), found.version, "  ", (found.model, "bold"), f"  boots: {found.boots}\n",
+        (found.state_directory, "dim"),
+    )  # fmt: skip
+    return Group(head, "", _processes(found), _partitions(found), _measurements(found), _caveat())
+
+
+def _processes(found: Status) -> Table:
+    table = _table("process", "pid", "up", "memory", "restarts", "sandbox", "secrets in")
+    for one in found.processes:
+        table.add_row(
+            one.name,
+            str(one.pid),
+            _duration(one.uptime),
+            f"{one.resident / 1024:.0f} MiB",
+            str(one.restarts),
+            _sandbox(one),
+            MemoryMode(one.sandbox.memory).name.lower() if one.name != "box" else "holds none",
+        )
+    return table
+
+
+def _sandbox(one: ProcessStatus) -> Text:
+    report = one.sandbox
+    got = [
+        (bool(report.no_new_privileges), "no-new-privs"),
+        (bool(report.not_dumpable), "no-ptrace"),
+        (report.landlock_abi > 0, f"landlock-{report.landlock_abi}"),
+        (report.seccomp > 0, "seccomp"),
+    ]
+    return Text(" ").join(Text(name, "green" if held else "red strike") for held, name in got)
+
+
+def _partitions(found: Status) -> Table:
+    table = _table("partition", "door", "socket")
+    for one in found.partitions:
+        table.add_row(str(one.partition), "native", one.native)
+        table.add_row("", "p11-kit", one.p11_kit)
+    return table
+
+
+def _measurements(found: Status) -> Table:
+    table = _table("measured", "SHA-384")
+    for one in found.measurements:
+        table.add_row(one.name, one.digest.hex())
+    return table
+
+
+def _caveat() -> Text:
+    return Text(
+        "Keys at rest and between uses lie in the memory named above; a key that the crypto library has parsed\n"
+        "lives in its ordinary heap and cannot be wiped from Python.",
+        style="dim",
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _duration(milliseconds: int) -> str:
+    seconds = milliseconds // 1000
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

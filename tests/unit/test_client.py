@@ -1,7 +1,6 @@
 """The client of the native door, against a vault process in this process, and against servers that misbehave."""
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -114,8 +113,7 @@ def test_a_line_sleeps_until_something_arrives() -> None:
         timer.join()
 
 
-def test_a_line_looks_less_often_while_looking_is_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+def test_a_line_looks_less_often_while_looking_is_in_vain() -> None:
     with line() as (ours, theirs):
         skipped = []
         for _ in range(200):
@@ -129,14 +127,6 @@ def test_a_line_looks_less_often_while_looking_is_in_vain(monkeypatch: pytest.Mo
         assert ours.receive(0) == b"at once"
         ours.receive(0)
         assert [ours._skip] == [1]
-
-
-def test_a_line_does_not_look_where_there_is_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    with line() as (ours, theirs):
-        assert not ours._looks
-        theirs.send(b"x")
-        assert ours.receive(0) == b"x"
 
 
 # --- keys -----------------------------------------------------------------------------------------------------

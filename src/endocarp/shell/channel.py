@@ -6,6 +6,7 @@ descriptors that are named, standard output and error, and an environment that n
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from endocarp.wire.control import (
     Stop,
 )
 
+_FD_SIZE = struct.calcsize("i")
 _LANGUAGE = {"LANG": "C.UTF-8"}
 
 
@@ -52,13 +54,14 @@ class Channel:
         Raises DecodeError where it is no control message.
         """
         try:
-            data, fds, _, _ = socket.recv_fds(
-                self.socket, MAX_MESSAGE, self.descriptors, socket.MSG_CMSG_CLOEXEC
-            )
+            # Not socket.recv_fds: that of Python 3.11 forgets the flags, and programs that are started would inherit.
+            room = socket.CMSG_LEN(_FD_SIZE * self.descriptors) if self.descriptors else 0
+            data, beside, _, _ = self.socket.recvmsg(MAX_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return None
         if not data:
             return None
+        fds = [fd for _, _, octets in beside for (fd,) in struct.iter_unpack("i", octets)]
         try:
             return ControlMessage.decode(data), fds
         except DecodeError:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -289,6 +290,41 @@ def test_ssh_keygen_shows_the_keys_for_logging_in_elsewhere(front: Front) -> Non
     shown = front.run("ssh-keygen", "-D", str(MODULE), "-e")
     for kind in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ssh-rsa"):
         assert kind in shown
+
+
+PYTHON = """
+import sys
+import pkcs11
+from pkcs11 import Attribute, KeyType, Mechanism
+from pkcs11.exceptions import AttributeSensitive
+from pkcs11.util.ec import encode_named_curve_parameters
+
+module, pin = sys.argv[1:]
+token = next(iter(pkcs11.lib(module).get_tokens()))
+with token.open(rw=True, user_pin=pin) as session:
+    curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
+    parameters = session.create_domain_parameters(KeyType.EC, curve, local=True)
+    public, private = parameters.generate_keypair(label="python", id=b"python")
+    signature = private.sign(bytes(32), mechanism=Mechanism.ECDSA)
+    assert public.verify(bytes(32), signature, mechanism=Mechanism.ECDSA)
+    assert not public.verify(bytes(31) + b"1", signature, mechanism=Mechanism.ECDSA)
+    assert {key.label for key in session.get_objects({Attribute.ID: b"python"})} == {"python"}
+    public, private = session.generate_keypair(KeyType.RSA, 2048, label="python", id=b"python")
+    assert public.verify(b"in parts", private.sign([b"in ", b"parts"]))
+    assert private.decrypt(public.encrypt(b"secret")) == b"secret"
+    try:
+        private[Attribute.PRIVATE_EXPONENT]
+    except AttributeSensitive:
+        print("as it should be")
+with token.open() as session:
+    assert not list(session.get_objects({Attribute.LABEL: "python"}))
+"""
+
+
+def test_python_pkcs11_signs_verifies_encrypts_and_leaves_nothing_behind(front: Front) -> None:
+    pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")
+    said = front.run(sys.executable, "-c", PYTHON, str(MODULE), front.pin)
+    assert said == "as it should be\n"
 
 
 def test_many_applications_at_once_do_not_disturb_each_other(front: Front) -> None:

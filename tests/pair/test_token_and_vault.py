@@ -226,6 +226,18 @@ def test_session_objects_are_the_applications_alone_and_end_with_their_session(f
     assert application.find(session) == []
 
 
+def test_session_objects_end_with_their_session_after_a_logout_too(front: Front) -> None:
+    application, session = front.logged_in()
+    public, _ = make(application, session, Suite.P256, token=0)
+    application.call(Call.C_Logout, session)
+    assert application.find(session) == [public]
+    application.call(Call.C_CloseSession, session)
+    session = application.open_session()
+    assert application.find(session) == []
+    application.call(Call.C_Login, session, CKU.USER, front.pin.encode())
+    assert application.find(session) == []
+
+
 def test_token_objects_outlive_the_vault_process(front: Front) -> None:
     application, session = front.logged_in()
     public, private = make(application, session, Suite.P256)

@@ -1,6 +1,5 @@
 """The calls of the token that need no key: information, sessions, login, digests, random octets."""
 
-import contextlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -9,7 +8,7 @@ from endocarp.hsm.mechanisms import DIGESTS, MECHANISMS
 from endocarp.hsm.token_sessions import Digesting, Session, whole
 from endocarp.hsm.token_view import Handler, Steps, TokenView, ask, octets
 from endocarp.wire.cryptoki import CKR, CKU, UNAVAILABLE_INFORMATION, SlotFlags, TokenFlags
-from endocarp.wire.hsm import DATA_LIMIT, PIN_LIMIT, Destroy, Info, Login, Random, SetPin
+from endocarp.wire.hsm import DATA_LIMIT, PIN_LIMIT, Info, Random, SetPin
 from endocarp.wire.p11 import ByteArray, Mechanism, UlongArray, Version
 from endocarp.wire.p11_calls import Call, Values
 
@@ -134,11 +133,7 @@ def close_all_sessions(view: TokenView, slot: int) -> Steps[Values]:
 
 
 def _end(view: TokenView, sessions: list[Session]) -> Steps[None]:
-    for handle in [handle for session in sessions for handle in session.objects]:
-        # It may be gone already, or not be destroyable: then it ends with the connection.
-        with contextlib.suppress(PeerError):
-            yield from ask(Destroy(handle))
-        view.drop(handle)
+    yield from view.end([handle for session in sessions for handle in session.objects])
     if view.logged_in and not len(view.sessions):
         yield from view.log_out()
 
@@ -158,8 +153,7 @@ def login(view: TokenView, session: int, user: int, pin: ByteArray) -> Steps[Val
         raise PeerError(CKR.USER_TYPE_INVALID, "the token has no other user than CKU_USER")
     if view.logged_in:
         raise PeerError(CKR.USER_ALREADY_LOGGED_IN, "the application is logged in")
-    yield from ask(Login(_pin(pin)))
-    view.log_in()
+    yield from view.log_in(_pin(pin))
     return ()
 
 

@@ -4,7 +4,7 @@ Calls are functions that take this view. One that needs the vault is a generator
 request and gets the body of the reply, or a PeerError with the CKR that stands for the vault's refusal.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar, cast
 
 from endocarp.errors import PeerError
@@ -12,7 +12,7 @@ from endocarp.hsm.token_objects import TokenObject, token_object
 from endocarp.hsm.token_sessions import Sessions
 from endocarp.wire.codec import Struct
 from endocarp.wire.cryptoki import CKR
-from endocarp.wire.hsm import Description, Find, Logout, Ping, Request, encode_request
+from endocarp.wire.hsm import Description, Destroy, Find, Login, Logout, Ping, Request, encode_request
 from endocarp.wire.p11 import ByteArray
 from endocarp.wire.p11_calls import Values
 
@@ -52,6 +52,8 @@ class TokenView:
         self._objects: dict[int, TokenObject] = {}
         self._seen: int | None = None
         """The generation that `_objects` shows; None where more or less may be visible by now."""
+        self._ended: set[int] = set()
+        """Session objects whose session has ended and that the vault still holds."""
 
     def key(self, handle: int) -> TokenObject:
         """Return an object that is to be used; PeerError where there is none."""
@@ -82,7 +84,11 @@ class TokenView:
             page = yield from ask(Find(after=after))
             # A change between two pages would show half of it: the next search then loads again.
             first = self.generation if first is None else first
-            objects.update((description.handle, token_object(description)) for description in page.objects)
+            objects.update(
+                (description.handle, token_object(description))
+                for description in page.objects
+                if description.handle not in self._ended
+            )
             after = page.after
             if not after:
                 break
@@ -92,23 +98,38 @@ class TokenView:
         """Take notice of an object that this application has just made or changed."""
         made = token_object(description)
         self._objects[made.handle] = made
-        self._mark_own_change()
+        self._mark_own_change(made)
         return made
 
     def drop(self, handle: int) -> None:
         """Take notice that this application has just destroyed an object."""
-        self._objects.pop(handle, None)
-        self._mark_own_change()
+        known = self._objects.pop(handle, None)
+        if known is not None:
+            self._mark_own_change(known)
 
-    def _mark_own_change(self) -> None:
-        """Remember that the last change is known already, if no other one came before it."""
-        if self._seen is not None and self.generation == self._seen + 1:
+    def _mark_own_change(self, changed: TokenObject) -> None:
+        """Remember that the last change is known already, if it is the only one. Session objects do not count."""
+        if changed.is_token_object and self._seen is not None and self.generation == self._seen + 1:
             self._seen = self.generation
 
-    def log_in(self) -> None:
-        """Take notice that the vault knows the user."""
+    def end(self, handles: Iterable[int]) -> Steps[None]:
+        """Destroy session objects whose session has ended; those that the vault keeps are never seen again."""
+        for handle in handles:
+            try:
+                yield from ask(Destroy(handle))
+            except PeerError as refusal:
+                # Without login the vault destroys nothing: tried again after the next one.
+                if refusal.number == CKR.USER_NOT_LOGGED_IN:
+                    self._ended.add(handle)
+            self.drop(handle)
+
+    def log_in(self, pin: bytes) -> Steps[None]:
+        """Log in."""
+        yield from ask(Login(pin))
         self.logged_in = True
         self._seen = None
+        ended, self._ended = self._ended, set()
+        yield from self.end(ended)
 
     def log_out(self) -> Steps[None]:
         """Log out; the keys are out of sight at once."""

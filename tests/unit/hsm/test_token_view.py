@@ -5,13 +5,13 @@ from tests.simulators.token_vault import PIN, PUBLIC, TokenVault
 
 from endocarp.errors import PeerError
 from endocarp.hsm.attributes import default_policy
+from endocarp.hsm.token import REFUSALS
 from endocarp.hsm.token_objects import TokenObject
 from endocarp.hsm.token_view import Steps, TokenView, ask, octets
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import (
     Description,
     Destroy,
-    Login,
     ObjectClass,
     Operation,
     Policy,
@@ -30,8 +30,10 @@ def carry_out(steps: Steps[Any], vault: TokenVault, view: TokenView) -> Any:
         while True:
             reply = Reply.decode(vault(request))
             view.generation = reply.generation
-            assert reply.status is Status.OK
-            request = steps.send(reply.body)
+            if reply.status is Status.OK:
+                request = steps.send(reply.body)
+            else:
+                request = steps.throw(PeerError(REFUSALS[reply.status], reply.reason))
     except StopIteration as end:
         return end.value
 
@@ -135,6 +137,18 @@ def test_what_another_application_made_meanwhile_is_not_missed(view: TokenView, 
     assert len(objects(view, vault)) == 2
 
 
+def test_session_objects_do_not_hide_what_another_application_made(
+    view: TokenView, vault: TokenVault
+) -> None:
+    objects(view, vault)
+    policy = default_policy(Suite.P256, ObjectClass.PUBLIC_KEY)
+    passing = vault.add(Suite.P256, ObjectClass.PUBLIC_KEY, Template(policy=policy))
+    keep(vault)
+    view.generation = vault.generation
+    view.put(passing)
+    assert len(objects(view, vault)) == 2
+
+
 def test_a_handle_without_object_is_refused(view: TokenView) -> None:
     with pytest.raises(PeerError) as caught:
         view.key(7)
@@ -150,8 +164,7 @@ def test_login_shows_private_objects_and_logout_hides_them_at_once(
     public, private = keep(vault), keep(vault, ObjectClass.PRIVATE_KEY)
     assert private.public == PUBLIC[Suite.P256]
     assert len(objects(view, vault)) == 1
-    carry_out(ask(Login(PIN)), vault, view)
-    view.log_in()
+    carry_out(view.log_in(PIN), vault, view)
     assert len(objects(view, vault)) == 2
     carry_out(view.log_out(), vault, view)
     assert not view.logged_in
@@ -159,3 +172,26 @@ def test_login_shows_private_objects_and_logout_hides_them_at_once(
     with pytest.raises(PeerError):
         view.key(private.handle)
     assert len(objects(view, vault)) == 1
+
+
+def test_what_cannot_be_destroyed_without_login_is_out_of_sight_and_destroyed_with_it(
+    view: TokenView, vault: TokenVault
+) -> None:
+    policy = default_policy(Suite.P256, ObjectClass.PUBLIC_KEY)
+    ended = vault.add(Suite.P256, ObjectClass.PUBLIC_KEY, Template(policy=policy))
+    objects(view, vault)
+    vault.failures[Operation.DESTROY] = Status.NOT_LOGGED_IN
+    carry_out(view.end([ended.handle]), vault, view)
+    carry_out(view.log_out(), vault, view)
+    assert objects(view, vault) == []
+    assert ended.handle in vault.objects
+    vault.failures.clear()
+    carry_out(view.log_in(PIN), vault, view)
+    assert not vault.objects
+
+
+def test_what_is_gone_already_is_not_tried_again(view: TokenView, vault: TokenVault) -> None:
+    carry_out(view.end([7]), vault, view)
+    vault.asked()
+    carry_out(view.log_in(PIN), vault, view)
+    assert vault.asked() == [Operation.LOGIN]

@@ -1,0 +1,93 @@
+"""What the client's modules of p11-kit 0.24.1, 0.25.5 and 0.26.4 send, recorded, one dialect each.
+
+Each line of `dialogues/` is the octet of the dialect or one frame, in hexadecimal. The application was python-pkcs11:
+it makes a pair on P-256, signs and verifies, makes an RSA pair, signs (PKCS #1 in parts, PSS), encrypts (OAEP),
+draws random octets, hashes, and where the module lets AES-GCM through, encrypts and decrypts with it.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.simulators.token_vault import TokenVault
+
+from endocarp.core import Ask
+from endocarp.hsm.token import TokenConnection
+from endocarp.wire.hsm import Decrypt, Encrypt, Generate, Logout, Request, Sign
+from endocarp.wire.p11 import take_frame
+from endocarp.wire.p11_calls import Call, decode_call, decode_reply
+from endocarp.wire.suites import Cipher, Scheme, Suite
+
+DIALOGUES = {
+    path.stem.removeprefix("p11-kit-"): [bytes.fromhex(line) for line in path.read_text().splitlines()]
+    for path in sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
+}
+DIALECTS = {"0.24.1": 0, "0.25.5": 1, "0.26.4": 2}
+
+
+def replay(dialogue: Sequence[bytes], piece: int) -> tuple[list[Request[Any]], list[Call]]:
+    """Send a dialogue in pieces of this size; return what the vault was asked and which calls were answered."""
+    vault, token, received = TokenVault(), TokenConnection(0), bytearray()
+    octets = b"".join(dialogue)
+    for start in range(0, len(octets), piece):
+        events = token.receive(octets[start : start + piece], 0.0)
+        while events:
+            event = events.pop(0)
+            if isinstance(event, Ask):
+                events += token.resume(vault(event.request))
+        for message in token.outgoing():
+            received += message
+    assert received.pop(0) == dialogue[0][0]
+    answered = []
+    for request in dialogue[1:]:
+        asked, answer = take_frame(bytearray(request)), take_frame(received)
+        assert asked is not None
+        assert answer is not None
+        call = decode_call(asked.body)
+        assert call is not None
+        assert answer.code == asked.code
+        assert not isinstance(decode_reply(call, answer.body, dialogue[0][0]), int), call.name
+        answered.append(call)
+    return vault.requests, answered
+
+
+def test_each_dialect_was_recorded() -> None:
+    assert {version: dialogue[0][0] for version, dialogue in DIALOGUES.items()} == DIALECTS
+
+
+@pytest.mark.parametrize("piece", [7, 1 << 16])
+@pytest.mark.parametrize("version", DIALECTS)
+def test_every_call_of_a_recorded_dialogue_is_answered(version: str, piece: int) -> None:
+    requests, answered = replay(DIALOGUES[version], piece)
+    assert answered[0] is Call.C_Initialize
+    assert {Call.C_Login, Call.C_GenerateKeyPair, Call.C_FindObjects, Call.C_Sign, Call.C_Verify} <= {
+        *answered
+    }
+    signed = [request.scheme for request in requests if isinstance(request, Sign)]
+    assert signed == [Scheme.ECDSA_DIGEST, Scheme.RSA_PKCS1, Scheme.RSA_PSS_DIGEST_SHA256]
+    encrypted = [request.cipher for request in requests if isinstance(request, Encrypt | Decrypt)]
+    # The module of 0.24.1 keeps AES-GCM from its applications.
+    gcm = [] if version == "0.24.1" else [Cipher.AES_GCM, Cipher.AES_GCM]
+    assert encrypted == [Cipher.RSA_OAEP_SHA256, *gcm]
+
+
+def test_the_vault_is_asked_the_same_whatever_the_dialect() -> None:
+    oldest, middle, newest = (replay(dialogue, 1 << 16)[0] for dialogue in DIALOGUES.values())
+    assert middle == newest
+    assert before_gcm(oldest) == before_gcm(newest)
+
+
+def before_gcm(requests: list[Request[Any]]) -> list[Request[Any]]:
+    """Return what was asked until the application made a key for AES, or came to its end."""
+    return list(
+        takewhile(
+            lambda asked: (
+                not (
+                    isinstance(asked, Logout) or (isinstance(asked, Generate) and asked.suite is Suite.AES256)
+                )
+            ),
+            requests,
+        )
+    )

@@ -416,8 +416,9 @@ def _authorize_and_stash(
     if result is AuthResult.AUTHORIZED:
         if not skipped:
             runtime.stash(measurement, request.fw_id, request.svn)
-        # What runs is what PL0 starts: others only ask.
-        if runtime.privilege(call.caller) is Privilege.PL0:
+        # What runs is what PL0 starts, and only what was hashed here counts: others only ask, a digest is only said.
+        hashed = request.source == ImageSource.LOAD_ADDRESS
+        if hashed and runtime.privilege(call.caller) is Privilege.PL0:
             runtime.authorized = {**runtime.authorized, request.fw_id: measurement}
     return mailbox.AuthorizeAndStashReply(result)
 

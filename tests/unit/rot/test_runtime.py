@@ -84,6 +84,12 @@ def authorize(
     return mailbox.AuthorizeAndStash(fw_id, digest, bytes(48), 0, flags, source, size)
 
 
+def hand_over_image(runtime: Runtime, image: bytes = IMAGE, *, flags: int = 0) -> int:
+    request = authorize(flags=flags, source=ImageSource.LOAD_ADDRESS, size=len(image))
+    call = Call(PL0_CALLER, request.COMMAND, seal_request(request), memoryview(image))
+    return decode_reply(request, runtime.execute(call)).auth_req_result
+
+
 # --- start -----------------------------------------------------------------------------------------------------
 
 
@@ -304,15 +310,14 @@ def test_without_a_manifest_nothing_is_authorized(runtime: Runtime) -> None:
         (authorize(fw_id=FirmwareId.BOX), AuthResult.NOT_IN_MANIFEST),
     ],
 )
-def test_an_image_is_authorized_by_its_digest(
+def test_a_digest_that_is_only_said_is_judged_and_grants_nothing(
     runtime: Runtime, manifest: bytes, request_: mailbox.AuthorizeAndStash, result: AuthResult
 ) -> None:
     execute(runtime, mailbox.SetAuthManifest(manifest))
     contexts = runtime.dpe.contexts
     assert execute(runtime, request_).auth_req_result == result
-    authorized = result is AuthResult.AUTHORIZED
-    assert (runtime.dpe.contexts != contexts) is authorized
-    assert runtime.authorized == ({VAULT: DIGEST} if authorized else {})
+    assert (runtime.dpe.contexts != contexts) is (result is AuthResult.AUTHORIZED)
+    assert runtime.authorized == {}
 
 
 def test_a_restart_is_authorized_without_a_context(runtime: Runtime, manifest: bytes) -> None:
@@ -320,7 +325,13 @@ def test_a_restart_is_authorized_without_a_context(runtime: Runtime, manifest: b
     contexts, pcrs = runtime.dpe.contexts, runtime.bank.values
     assert execute(runtime, authorize(flags=SKIP)).auth_req_result == AuthResult.AUTHORIZED
     assert (runtime.dpe.contexts, runtime.bank.values) == (contexts, pcrs)
-    assert runtime.authorized == {VAULT: DIGEST}
+
+
+def test_a_restarted_image_counts_as_hashed_without_a_context(runtime: Runtime, manifest: bytes) -> None:
+    execute(runtime, mailbox.SetAuthManifest(manifest))
+    contexts = runtime.dpe.contexts
+    assert hand_over_image(runtime, flags=SKIP) == AuthResult.AUTHORIZED
+    assert (runtime.dpe.contexts, runtime.authorized) == (contexts, {VAULT: DIGEST})
 
 
 def test_a_stranger_may_ask_but_authorizes_nothing(runtime: Runtime, manifest: bytes) -> None:
@@ -338,10 +349,8 @@ def test_memory_beside_the_frame_is_hashed_whatever_the_request_says(
 ) -> None:
     execute(runtime, mailbox.SetAuthManifest(manifest))
     for image, result in ((IMAGE, AuthResult.AUTHORIZED), (IMAGE[::-1], AuthResult.DIGEST_MISMATCH)):
-        request = authorize(source=ImageSource.LOAD_ADDRESS, size=len(image))
-        call = Call(PL0_CALLER, request.COMMAND, seal_request(request), memoryview(image))
-        reply = decode_reply(request, runtime.execute(call))
-        assert reply.auth_req_result == result
+        assert hand_over_image(runtime, image) == result
+        assert runtime.authorized == {VAULT: DIGEST}
 
 
 @pytest.mark.parametrize(
@@ -395,7 +404,7 @@ def test_no_custody_without_an_authorized_vault(runtime: Runtime, manifest: byte
 
 def test_an_authorized_vault_gets_its_channel(runtime: Runtime, manifest: bytes) -> None:
     execute(runtime, mailbox.SetAuthManifest(manifest))
-    execute(runtime, authorize())
+    hand_over_image(runtime)
     request = mailbox.AttachCustody(3, VAULT)
     call = Call(PL0_CALLER, request.COMMAND, seal_request(request))
     runtime.execute(call)

@@ -57,7 +57,9 @@ def _workshop(command: str, flags: str) -> None:
 def _follow(child: Child, account: Account, server: directories.State, flags: str) -> None:
     """Show what the box tells until it ends. Raises Refused where it failed."""
     failed: Failed | None = None
+    silent = True
     while (received := child.channel.receive()) is not None:
+        silent = False
         match received[0].body:
             case Progress(text):
                 account.step(text)
@@ -72,5 +74,8 @@ def _follow(child: Child, account: Account, server: directories.State, flags: st
         raise UsageError(failed.reason, failed.hint)
     if failed is not None:
         raise Refused(failed.rule, failed.reason, failed.hint)
+    if code != 0 and silent:
+        reason = f"{server.archive('box')}: the box died before it said a word (exit code {code})"
+        raise Refused("image.box", reason, "if you changed it on purpose, start once with --rebuild")
     if code != 0:
         raise Refused("process.box", f"the box died (exit code {code})", "start it again")

@@ -20,8 +20,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from endocarp.box.plan import (
     FIRMWARE,
@@ -44,7 +46,16 @@ from endocarp.shell.machine import Machine, machine
 from endocarp.shell.mailbox import Mailbox
 from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import BOX, enter
-from endocarp.wire.control import ControlMessage, Failed, Pair, Progress, Ready, SandboxReport, Stop
+from endocarp.wire.control import (
+    ROT_GONE,
+    ControlMessage,
+    Failed,
+    Pair,
+    Progress,
+    Ready,
+    SandboxReport,
+    Stop,
+)
 from endocarp.wire.evidence import StashEntry
 from endocarp.wire.mailbox import (
     AttachCustody,
@@ -52,8 +63,8 @@ from endocarp.wire.mailbox import (
     AuthResult,
     FirmwareLoad,
     ImageSource,
-    PopulateIdevEcc384Cert,
-    PopulateIdevMldsa87Cert,
+    Reply,
+    Request,
     SetAuthManifest,
 )
 
@@ -62,6 +73,9 @@ START_LIMIT = 30.0
 STOP_LIMIT = 3.0
 """Seconds that a process has to end after it was told to stop."""
 REBUILD = "if you changed it on purpose, start once with --rebuild"
+RESTORE = "put back a copy of it; it came with the device, and is not made again"
+IMAGES: Mapping[str, str] = {"rot": "rom", "vault": "vault", "front": "front"}
+"""What a process runs, by its kind."""
 
 
 @dataclass
@@ -105,11 +119,19 @@ class Box:
         self.boots = 0
         self.pin = ""
         self.mailbox: Mailbox | None = None
+        self._served: set[str] = set()
+        """The processes that have served at least once: what they run is sound."""
 
     # --- booting ----------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """Bring everything up from cold. Raises Refused where an image is not what was signed."""
+        """Bring everything up, again where something dies meanwhile. Raises Refused where an image is not what was signed."""
+        try:
+            self._boot()
+        except _Died as died:
+            self._bury(died.name)
+
+    def _boot(self) -> None:
         self.boots += 1
         self.stash_log = []
         self._boot_root_of_trust()
@@ -135,41 +157,51 @@ class Box:
             )
         self.mailbox = Mailbox(ours)
         try:
-            self.mailbox.execute(FirmwareLoad(self.machine.firmware))
-        except (DeviceError, OSError, EndocarpError) as error:
-            raise self._refusal_of_rot(self.machine.state.bundle, error) from None
-        self._await_ready("rot")
-        ecc, mldsa = self.machine.idevid
-        self.mailbox.execute(PopulateIdevEcc384Cert(ecc))
-        self.mailbox.execute(PopulateIdevMldsa87Cert(mldsa))
-        try:
-            self.mailbox.execute(SetAuthManifest(self.machine.manifest))
+            self._ask_rot(FirmwareLoad(self.machine.firmware))
         except DeviceError as error:
-            raise Refused("image.manifest", f"{self.machine.state.manifest}: {error}", REBUILD) from None
+            raise self._refusal_of_rom(error) from None
+        except _Died:
+            pass  # It may have said why; what it said is taken up next.
+        self._await_ready("rot")
+        for suite, request in self.machine.idevid.items():
+            self._hand_in(request, "device.idevid", self.machine.state.idevid_certificate(suite), RESTORE)
+        manifest = SetAuthManifest(self.machine.manifest)
+        self._hand_in(manifest, "image.manifest", self.machine.state.manifest, REBUILD)
         self.above.progress("manifest: signatures of vendor and owner hold")
 
-    def _refusal_of_rot(self, path: Path, error: Exception) -> EndocarpError:
-        """Return what ROM said about its refusal on its control channel, else what the mailbox said."""
+    def _ask_rot(self, request: Request[Reply], fds: Sequence[int] = ()) -> Reply:
+        """Ask the root of trust; that it is gone is its death."""
+        assert self.mailbox is not None
+        try:
+            return self.mailbox.execute(request, fds)
+        except (OSError, DecodeError):
+            raise _Died("rot") from None
+
+    def _hand_in(self, request: Request[Any], rule: str, path: Path, hint: str) -> None:
+        """Have rot take what lies in a file. Raises Refused, which names the file, where it does not."""
+        try:
+            self._ask_rot(request)
+        except DeviceError as error:
+            raise Refused(rule, f"{path}: {error}", hint) from None
+
+    def _refusal_of_rom(self, error: DeviceError) -> Refused:
+        """Return what ROM said on its control channel about the bundle that it refused, else what the mailbox said."""
+        path = self.machine.state.bundle
         with contextlib.suppress(queue.Empty):
-            while True:
-                happened = self.happenings.get(timeout=1.0)
-                message = happened.message if isinstance(happened, Happened) else None
-                if message is None:
-                    break
-                if isinstance(message.body, Failed):
-                    said = message.body
+            while not self._is_death_of("rot", happened := self._next(1.0)):
+                said = happened.message.body if happened.message else None
+                if isinstance(said, Failed) and self._is_current(happened.child):
                     return Refused(said.rule, f"{path}: {said.reason}", said.hint or REBUILD)
-                self._note(Happened(self.running["rot"].child, message))
+                self._note(happened)
         return Refused("image.bundle", f"{path}: {error}", REBUILD)
 
     def _authorize(self, name: str) -> None:
         """Have rot hash the sealed image and compare it with the manifest; it runs only if that holds."""
-        assert self.mailbox is not None
         fd = self.machine.images[name]
         firmware_id = FIRMWARE[name]
         size = os.fstat(fd).st_size
         request = AuthorizeAndStash(firmware_id, bytes(48), bytes(48), 0, 0, ImageSource.LOAD_ADDRESS, size)
-        result = self.mailbox.execute(request, [fd]).auth_req_result
+        result = self._ask_rot(request, [fd]).auth_req_result
         if result != AuthResult.AUTHORIZED:
             known = result in AuthResult.__members__.values()
             verdict = AuthResult(result).name.lower().replace("_", " ") if known else f"{result:#x}"
@@ -181,10 +213,9 @@ class Box:
         self.above.progress(f"{name}: measured {digest.hex()[:16]}…, authorized by the manifest")
 
     def _start_vault(self, partition: int) -> None:
-        assert self.mailbox is not None
         ours, theirs = pair()
         with ours, theirs:
-            self.mailbox.execute(AttachCustody(partition, FIRMWARE["vault"]), [ours.fileno()])
+            self._ask_rot(AttachCustody(partition, FIRMWARE["vault"]), [ours.fileno()])
             store = self.machine.state.store(partition)
             self._start(
                 vault_name(partition),
@@ -213,47 +244,59 @@ class Box:
         child.process.wait()
         self.happenings.put(Happened(child, None))
 
+    def _next(self, patience: float) -> Happened:
+        """Return what happens next; raises queue.Empty where nothing does, _Stopped where the box is told to stop."""
+        happened = self.happenings.get(timeout=max(patience, 0.001))
+        if isinstance(happened, Quit):
+            raise _Stopped(happened.reason)
+        return happened
+
     def _await_ready(self, name: str) -> None:
-        """Wait until a process serves; tell its steps meanwhile. What others do is looked at afterwards."""
+        """Wait until a process serves; tell its steps meanwhile. Raises _Died where it cannot come to that any more.
+
+        The death of others is looked at afterwards, except that of rot, without which nobody comes up.
+        """
         waiting = self.running[name]
         deadline = time.monotonic() + START_LIMIT
-        others: list[Happened | Quit] = []
+        others: list[Happened] = []
         while waiting.sandbox is None:
             try:
-                happened = self.happenings.get(timeout=max(deadline - time.monotonic(), 0.001))
+                happened = self._next(deadline - time.monotonic())
             except queue.Empty:
-                raise Refused("process.start", f"{name} did not come up within {START_LIMIT:.0f} s") from None
-            if isinstance(happened, Quit):
-                raise _Stopped(happened.reason)
-            self._note(happened)
+                hint = "start it again; if this machine is slow, when it has less to do"
+                raise Refused(
+                    "process.start", f"{name} did not come up within {START_LIMIT:.0f} s", hint
+                ) from None
+            for needed in (name, "rot"):
+                if self._is_death_of(needed, happened):
+                    raise _Died(needed)
             if happened.message is None:
-                if happened.child is waiting.child:
-                    raise Refused("process.start", f"{name} died before it served")
                 others.append(happened)
+            self._note(happened)
         for happened in others:
             self.happenings.put(happened)
 
     def _note(self, happened: Happened) -> None:
-        """Take up what a child says. Raises Refused where it gives up."""
-        message = happened.message
-        if message is None:
+        """Take up what a child says. Raises Refused where it gives up; what earlier lives say counts for nothing."""
+        message, name = happened.message, happened.child.name
+        if message is None or not self._is_current(happened.child):
             return
-        name = happened.child.name
         match message.body:
             case Progress(text):
                 self.above.progress(text)
             case Ready():
                 self._ready(happened.child, message.body)
+            case Failed(rule, reason) if rule == ROT_GONE:
+                # Its death follows, and that of rot, which says what is to be done.
+                self.above.progress(f"{name}: {reason}")
             case Failed(rule, reason, hint):
                 raise Refused(rule, f"{name}: {reason}", hint)
             case _:
-                raise Refused("process.control", f"{name} sent what only its parent may send")
+                raise Refused("process.control", f"{name} sent what only its parent may send", REBUILD)
 
     def _ready(self, child: Child, ready: Ready) -> None:
-        if not self._is_current(child):
-            return
-        running = self.running[child.name]
-        running.sandbox = ready.sandbox
+        self.running[child.name].sandbox = ready.sandbox
+        self._served.add(child.name)
         self.pin = ready.pin or self.pin
         missing = "; ".join(note.text for note in ready.sandbox.notes)
         self.above.progress(
@@ -288,6 +331,9 @@ class Box:
         running = self.running.get(child.name)
         return running is not None and running.child is child
 
+    def _is_death_of(self, name: str, happened: Happened) -> bool:
+        return happened.message is None and happened.child.name == name and self._is_current(happened.child)
+
     def _note_while_running(self, happened: Happened) -> None:
         try:
             self._note(happened)
@@ -296,23 +342,35 @@ class Box:
             self.above.progress(f"{happened.child.name}: {refused}")
 
     def _bury(self, name: str) -> None:
-        """Do what the plan says about the death of a process."""
-        action = self.supervisor.died(name, time.monotonic())
+        """Do what the plan says about the death of a process, and of those that die meanwhile."""
+        while True:
+            try:
+                return self._remedy(name)
+            except _Died as died:
+                name = died.name
+
+    def _remedy(self, name: str) -> None:
+        action = self.supervisor.died(name, time.monotonic(), served=name in self._served)
         match action:
             case GiveUp():
-                raise Refused("process.restart", f"{name} dies again and again; the server stops")
+                raise self._given_up(name)
             case Restart(_, after):
                 self.above.progress(f"{name}: died, is started again")
                 self.restarts[name] += 1
                 self._pause(after)
-                # Where rot dies in the middle of this, its own death, next in the queue, resets everything.
-                with contextlib.suppress(OSError, DecodeError):
-                    self._start_again(name)
+                self._start_again(name)
             case Reset(after):
                 self.above.progress(f"{name}: died, the server is reset")
                 self.stop_children()
                 self._pause(after)
-                self.boot()
+                self._boot()
+
+    def _given_up(self, name: str) -> Refused:
+        if name in self._served:
+            hint = "see above what it said, then start the server again"
+            return Refused("process.restart", f"{name} dies again and again; the server stops", hint)
+        path = self.machine.state.archive(IMAGES[kind_of(name)])
+        return Refused("process.start", f"{path}: {name} dies before it serves", REBUILD)
 
     def _start_again(self, name: str) -> None:
         partitions: tuple[int, ...] = PARTITIONS
@@ -347,6 +405,14 @@ class Box:
 
 class _Stopped(Exception):
     """The box was told to stop."""
+
+
+class _Died(Exception):
+    """A process is gone that was needed for the next step."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 # --- the process ----------------------------------------------------------------------------------------------

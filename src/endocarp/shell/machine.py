@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -13,15 +13,20 @@ from endocarp.errors import UsageError
 from endocarp.shell.archive import load, seal
 from endocarp.shell.config import State, make_private, unwritable
 from endocarp.shell.sockets import listen_at
+from endocarp.wire.mailbox import PopulateIdevEcc384Cert, PopulateIdevMldsa87Cert
 
 PROCESS_IMAGES = ("rom", "front", "vault")
+_IDEVID: Mapping[str, type[PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]] = {
+    "ecc384": PopulateIdevEcc384Cert,
+    "mldsa87": PopulateIdevMldsa87Cert,
+}
 
 
 @dataclass(frozen=True)
 class Machine:
     """A state directory, taken into possession.
 
-    `images` are descriptors of sealed memory, by name; `doors` the listening sockets of the front, by the names
+    `images` are descriptors of sealed memory, by name; `idevid` hands in the device's certificates, by suite; `doors` the listening sockets of the front, by the names
     `native-N` and `p11-kit-N`.
     """
 
@@ -30,7 +35,7 @@ class Machine:
     images: dict[str, int]
     firmware: bytes
     manifest: bytes
-    idevid: tuple[bytes, bytes]
+    idevid: dict[str, PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]
     mailbox: socket.socket
     admin: socket.socket
     doors: dict[str, socket.socket]
@@ -43,23 +48,27 @@ def machine(state: State, own_image: int) -> Iterator[Machine]:
     Raises UsageError where another box runs on it or a socket cannot be made, Refused where an image is missing.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(state))
+        stack.enter_context(locked(state))
         sockets = {name: stack.enter_context(listener) for name, listener in _listeners(state).items()}
         stack.callback(_remove, list(sockets.values()))
         yield Machine(
             state,
-            load(state.model).decode().strip(),
+            load(state.model).decode(errors="replace").strip(),
             {"box": own_image} | {name: seal(load(state.archive(name)), name) for name in PROCESS_IMAGES},
             load(state.bundle),
             load(state.manifest),
-            (load(state.idevid_certificate("ecc384")), load(state.idevid_certificate("mldsa87"))),
+            {suite: request(load(state.idevid_certificate(suite))) for suite, request in _IDEVID.items()},
             sockets.pop("mailbox"),
             sockets.pop("admin"),
             sockets,
         )
 
 
-def _locked(state: State) -> TextIO:
+def locked(state: State) -> TextIO:
+    """Return the open lock of a state directory, which whoever changes or runs it holds.
+
+    Raises UsageError where somebody else does.
+    """
     try:
         lock = state.lock.open("w")
     except OSError as error:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from endocarp.core import Close
-from endocarp.errors import EndocarpError, Refused
+from endocarp.errors import DecodeError, EndocarpError, Refused, UsageError
 from endocarp.rot.fuses import Device
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.rom import HandOff, Rom
@@ -39,8 +39,12 @@ def main() -> None:
 def _read_device(path: Path) -> Device:
     try:
         return Device.from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("device", f"{path}: {error}", "make one with: endocarp rot manufacture") from None
+    except OSError as error:
+        hint = "make one with: endocarp rot manufacture"
+        raise Refused("device", f"{path}: {error.strerror}", hint) from None
+    except (UnicodeDecodeError, DecodeError, UsageError) as error:
+        hint = "put back a copy of it; without it, this server's keys are lost, and --state makes another one"
+        raise Refused("device", f"{path}: {error}", hint) from None
 
 
 def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> HandOff:

@@ -17,10 +17,11 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 class FileStorage:
-    """The file `records` in `directory`, for one process at a time."""
+    """The file `records` in `directory`, at `path`, for one process at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.path = directory / _NAME
         self._fd = -1
 
     def read(self) -> bytes:
@@ -28,7 +29,7 @@ class FileStorage:
         with contextlib.suppress(FileNotFoundError):
             (self.directory / _FRESH).unlink()
         self.close()
-        self._fd = os.open(self.directory / _NAME, _FLAGS, 0o600)
+        self._fd = os.open(self.path, _FLAGS, 0o600)
         sync_directory(self.directory)
         return _read_all(self._fd)
 
@@ -49,7 +50,7 @@ class FileStorage:
         try:
             _write_all(fd, octets)
             os.fsync(fd)
-            fresh.replace(self.directory / _NAME)
+            fresh.replace(self.path)
         except OSError:
             os.close(fd)
             with contextlib.suppress(OSError):

@@ -13,17 +13,17 @@ from pathlib import Path
 from endocarp.client import Line
 from endocarp.crypto import selftest
 from endocarp.crypto.secret import Secret, keep_in
-from endocarp.errors import DecodeError, EndocarpError
-from endocarp.hsm.partition import open_partition
+from endocarp.errors import EndocarpError, Refused
+from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault, VaultConnection
 from endocarp.shell.channel import Channel, sandbox_report, told
 from endocarp.shell.memory import SecretMemory
 from endocarp.shell.sandbox import enter, vault_profile
-from endocarp.shell.serve import Conversation, in_thread
+from endocarp.shell.serve import Conversation, attend, in_thread
 from endocarp.shell.storage import FileStorage
 from endocarp.wire import custody, hsm
-from endocarp.wire.control import Pair, Ready, SandboxReport, Stop
+from endocarp.wire.control import ROT_GONE, Pair, Ready, SandboxReport, Stop
 
 HELLO_LIMIT = 64
 """Octets of the message beside a connection: a Hello has fewer."""
@@ -47,7 +47,7 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     root_of_trust = socket.socket(fileno=int(arguments["custody"]))
     number, store = int(arguments["partition"]), Path(arguments["store"])
     seal_key = Secret(ask(root_of_trust, custody.SealKey()).key)
-    partition, pin = open_partition(number, FileStorage(store), seal_key, os.urandom)
+    partition, pin = open_store(number, store, seal_key)
     if partition.torn:
         control.progress(
             f"vault-{number}: the store ended in {partition.torn} octets of a write that a crash cut short; they are gone"
@@ -64,12 +64,27 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     seal_key.close()
 
 
+def open_store(number: int, store: Path, seal_key: Secret) -> tuple[Partition, bytes | None]:
+    """Open the partition whose store lies in a directory. Raises Refused, which names the file, where it does not open."""
+    storage = FileStorage(store)
+    try:
+        return open_partition(number, storage, seal_key, os.urandom)
+    except Refused as refused:
+        raise Refused(refused.rule, f"{storage.path}: {refused.reason}", refused.hint) from None
+
+
 def ask(channel: socket.socket, request: custody.Request[custody.Reply]) -> custody.Reply:
-    """Ask the root of trust on a custody channel; raises DeviceError where it refuses, DecodeError where it is gone."""
-    channel.sendall(custody.encode_request(request))
-    message = channel.recv(custody.MESSAGE_LIMIT + 1)
+    """Ask the root of trust on a custody channel.
+
+    Raises DeviceError where it refuses, Refused `process.rot` where it is gone.
+    """
+    try:
+        channel.sendall(custody.encode_request(request))
+        message = channel.recv(custody.MESSAGE_LIMIT + 1)
+    except OSError:
+        message = b""
     if not message:
-        raise DecodeError("custody", "the root of trust closed the channel")
+        raise Refused(ROT_GONE, "the root of trust is gone", "the server resets itself")
     return custody.decode_reply(request, message)
 
 
@@ -112,9 +127,8 @@ def take_connections(channel: socket.socket, vault: Vault) -> None:
 def start_connection(connection: socket.socket, hello: bytes, vault: Vault) -> None:
     """Serve one connection in a thread of its own; `hello` is what its client said first."""
 
-    def serve() -> None:
-        with connection:
-            line = Line(connection, hsm.MESSAGE_LIMIT + 1)
-            Conversation(line, VaultConnection(vault)).run(hello)
+    def serve(connection: socket.socket) -> None:
+        line = Line(connection, hsm.MESSAGE_LIMIT + 1)
+        Conversation(line, VaultConnection(vault)).run(hello)
 
-    in_thread("connection", serve)
+    attend(connection, "connection", serve)

@@ -29,6 +29,7 @@ from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import provision, root_authority, root_certificates
 from endocarp.shell.archive import build, load, source_tree
 from endocarp.shell.config import Config, State, make_private, write
+from endocarp.shell.machine import locked
 from endocarp.shell.relying import RelyingParty
 from endocarp.wire import pem
 from endocarp.wire.suites import Suite
@@ -64,6 +65,10 @@ class Workshop:
             hint = "to make another server, choose another directory with --state"
             raise UsageError(f"{self.state.root} holds a device already", hint)
         make_private(self.state.root)
+        with locked(self.state):
+            self._manufacture()
+
+    def _manufacture(self) -> None:
         signing, root = self._signing_keys(), self._root_keys()
         vendor, owner = public_key_hashes(signing)
         model = f"MODEL-{root[Suite.P384].public.raw[-4:].hex()}"
@@ -76,9 +81,16 @@ class Workshop:
         self.tell(f"device: made, under the model root {model}; its keys are development keys")
 
     def build(self) -> None:
-        """Build every image from the installed code, sign bundle and manifest, and note the reference values."""
+        """Build every image from the installed code, sign bundle and manifest, and note the reference values.
+
+        Raises UsageError where there is no device, or where a server runs: it is not judged by what it does not run.
+        """
         if not self.state.device.exists():
             raise UsageError(f"{self.state.root} holds no device", "make one with: endocarp rot manufacture")
+        with locked(self.state):
+            self._build()
+
+    def _build(self) -> None:
         signing, root = self._signing_keys(), self._root_keys()
         model = load(self.state.model).decode()
         tree = source_tree()

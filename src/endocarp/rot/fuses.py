@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from endocarp.crypto.digest import sha384
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, UsageError
 from endocarp.wire.image import PqcKeyType
@@ -159,34 +160,40 @@ class Device:
     """DER; empty until the device has been certified."""
 
     def to_json(self) -> str:
-        """Return the device as text, secrets included; octets and numbers are hexadecimal."""
+        """Return the device as text, secrets included; octets and numbers are hexadecimal.
+
+        A digest over all entries comes last: fuses have error detection, a file has this.
+        """
+        return json.dumps(self._shown() | {"digest": self._digest()}, indent=2)
+
+    def _shown(self) -> dict[str, object]:
         fuses = {each.name: _shown(getattr(self.fuses, each.name)) for each in dataclasses.fields(Fuses)}
-        return json.dumps(
-            {
-                "form": _FORM,
-                "model": self.model,
-                "fuses": fuses,
-                "obfuscation_key": self.obfuscation_key.view.hex(),
-                "doe_iv": self.doe_iv.hex(),
-                "idevid_ecc_certificate": self.idevid_ecc_certificate.hex(),
-                "idevid_mldsa_certificate": self.idevid_mldsa_certificate.hex(),
-            },
-            indent=2,
-        )
+        return {
+            "form": _FORM,
+            "model": self.model,
+            "fuses": fuses,
+            "obfuscation_key": self.obfuscation_key.view.hex(),
+            "doe_iv": self.doe_iv.hex(),
+            "idevid_ecc_certificate": self.idevid_ecc_certificate.hex(),
+            "idevid_mldsa_certificate": self.idevid_mldsa_certificate.hex(),
+        }
+
+    def _digest(self) -> str:
+        return sha384(json.dumps(self._shown()).encode()).hex()
 
     @classmethod
     def from_json(cls, text: str) -> "Device":
-        """Read what `to_json` wrote; DecodeError, which names the entry, where anything is missing, wrong or new."""
+        """Read what `to_json` wrote; DecodeError, which names the entry, where anything is missing, wrong, new or changed."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise DecodeError("Device", "not JSON") from None
         entries = _entries(
-            "Device", value, {"form", "fuses"} | {each.name for each in dataclasses.fields(cls)}
+            "Device", value, {"form", "digest"} | {each.name for each in dataclasses.fields(cls)}
         )
         if entries["form"] != _FORM:
             raise DecodeError("Device.form", f"{entries['form']!r}, must be {_FORM}")
-        return cls(
+        device = cls(
             model=_text("Device.model", entries["model"]),
             fuses=_fuses(entries["fuses"]),
             obfuscation_key=Secret(_octets("Device.obfuscation_key", entries["obfuscation_key"], 32)),
@@ -198,6 +205,9 @@ class Device:
                 "Device.idevid_mldsa_certificate", entries["idevid_mldsa_certificate"]
             ),
         )
+        if entries["digest"] != device._digest():
+            raise DecodeError("Device.digest", "does not fit the other entries: one of them was changed")
+        return device
 
 
 def manufacture(

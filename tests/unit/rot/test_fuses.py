@@ -228,7 +228,7 @@ def test_a_device_survives_its_text_form(made: Device) -> None:
 def test_the_text_of_a_fresh_device_holds_every_field() -> None:
     text = json.loads(device().to_json())
 
-    assert text.keys() == {"form", *(each.name for each in dataclasses.fields(Device))}
+    assert text.keys() == {"form", "digest", *(each.name for each in dataclasses.fields(Device))}
     assert text["fuses"].keys() == {each.name for each in dataclasses.fields(Fuses)}
     assert text["fuses"]["lifecycle"] == "production"
 
@@ -296,4 +296,16 @@ def test_an_entry_that_nobody_knows_is_named() -> None:
     text["fuses"]["extra"] = 1
 
     with pytest.raises(DecodeError, match=r"Fuses\.extra: no such entry"):
+        Device.from_json(json.dumps(text))
+
+
+@pytest.mark.parametrize("path", [("doe_iv",), ("obfuscation_key",), ("fuses", "field_entropy")])
+def test_an_entry_that_was_changed_is_noticed_though_it_has_its_form(path: tuple[str, ...]) -> None:
+    text = json.loads(device().to_json())
+    place = text
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = f"{place[path[-1]][0] == '0':x}{place[path[-1]][1:]}"
+
+    with pytest.raises(DecodeError, match=r"Device\.digest: does not fit"):
         Device.from_json(json.dumps(text))

@@ -4,6 +4,7 @@ import fcntl
 import io
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,17 @@ from tests.simulators.kernel import descriptors_left, files_up_to, in_child, no_
 
 from endocarp.errors import Refused, UsageError
 from endocarp.shell import archive
-from endocarp.shell.archive import MAX_IMAGE, SEALS, build, closure, load, read_sealed, seal, source_tree
+from endocarp.shell.archive import (
+    MAX_IMAGE,
+    SEALS,
+    SOURCE,
+    build,
+    closure,
+    load,
+    read_sealed,
+    seal,
+    source_tree,
+)
 
 ENTRIES = {name: f"endocarp.shell.{name}" for name in ("rom", "fmc", "rot", "box", "front", "vault")}
 
@@ -121,26 +132,38 @@ def test_no_process_of_the_server_carries_what_judges_it_or_what_makes_it(proces
 
 DIGESTS = """
 import hashlib, json, sys
+from pathlib import Path
 from endocarp.shell.archive import build, source_tree
-tree = source_tree()
-print(json.dumps({entry: hashlib.sha384(build(entry, tree)).hexdigest() for entry in sys.argv[1:]}))
+tree = source_tree(Path(sys.argv[1]))
+print(json.dumps({entry: hashlib.sha384(build(entry, tree)).hexdigest() for entry in sys.argv[2:]}))
 """
 
 
-def _digests() -> dict[str, str]:
-    tree = source_tree()
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the whole package, in which nobody works meanwhile."""
+    return shutil.copytree(SOURCE, tmp_path / "one" / "endocarp")
+
+
+def _digests(root: Path) -> dict[str, str]:
+    tree = source_tree(root)
     return {entry: sha384(build(entry, tree)).hexdigest() for entry in ENTRIES.values()}
 
 
-def test_building_twice_gives_the_same_octets() -> None:
-    assert _digests() == _digests()
+def test_building_twice_gives_the_same_octets(copy: Path) -> None:
+    assert _digests(copy) == _digests(copy)
 
 
-def test_another_run_in_another_place_language_and_time_gives_the_same_octets(tmp_path: Path) -> None:
+def test_another_run_in_another_place_language_and_time_gives_the_same_octets(
+    copy: Path, tmp_path: Path
+) -> None:
+    elsewhere = shutil.copytree(copy, tmp_path / "two", copy_function=shutil.copyfile)
     for number, zone in enumerate(("Asia/Tokyo", "America/New_York")):
         surroundings = {"PYTHONHASHSEED": str(number), "TZ": zone, "LANG": "C", "SOURCE_DATE_EPOCH": "1"}
-        told = in_child(DIGESTS, *ENTRIES.values(), env=surroundings, cwd=tmp_path, umask=0o077 * number)
-        assert told == _digests()
+        told = in_child(
+            DIGESTS, elsewhere, *ENTRIES.values(), env=surroundings, cwd=tmp_path, umask=0o077 * number
+        )
+        assert told == _digests(copy)
 
 
 def test_nothing_in_an_archive_tells_when_or_by_whom_it_was_built() -> None:

@@ -39,12 +39,8 @@ class MailboxSimulator:
         self._connection = connection
         self._answer = answer
         self._received = bytearray()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until the caller has gone."""
-        self._thread.join(10)
+        self.thread = threading.Thread(target=self._serve, name="mailbox", daemon=True)
+        self.thread.start()
 
     def _serve(self) -> None:
         with self._connection:
@@ -78,10 +74,14 @@ def _version(_code: int, _body: bytes) -> list[bytes]:
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Return the two ends of a stream, closed afterwards."""
+    """Return the two ends of a stream; the mailbox at the second one ends when the first is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
-        yield ours, theirs
+    with theirs:
+        with ours:
+            yield ours, theirs
+        for thread in threading.enumerate():
+            if thread.name == "mailbox":
+                thread.join(10)
 
 
 Ends = tuple[socket.socket, socket.socket]
@@ -181,7 +181,7 @@ def test_after_a_broken_reply_nothing_more_is_asked_on_this_connection(
         mailbox.execute(Version())
     with pytest.raises(OSError, match="Bad file descriptor"):
         mailbox.execute(Version())
-    simulator.join()
+    simulator.thread.join(10)
     assert len(simulator.requests) == 1
 
 
@@ -223,7 +223,7 @@ def test_a_server_is_reached_at_its_mailbox_socket(tmp_path: Path) -> None:
         simulator = MailboxSimulator(listener.accept()[0], _version)
         assert mailbox.execute(Version()) == VERSION
         mailbox.close()
-        simulator.join()
+        simulator.thread.join(10)
 
 
 def test_where_nobody_listens_nothing_stays_open(tmp_path: Path) -> None:

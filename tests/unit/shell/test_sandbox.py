@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from tests.simulators.kernel import in_child, in_thread, lacking
 
+from endocarp import errors
 from endocarp.errors import Refused
 from endocarp.shell.sandbox import (
     BOX,
@@ -36,6 +37,12 @@ from endocarp.shell.sandbox import (
 
 WHOLE = Report(no_new_privileges=True, not_dumpable=True, landlock_abi=7, seccomp=Seccomp.FILTER)
 OTHERS = "threads that were started before, and stay outside:"
+
+
+SOURCE = Path(errors.__file__).parents[1]
+on_x86_64 = pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="the numbers of the calls are those of x86-64"
+)
 
 
 def _landlock_abi() -> int:
@@ -157,6 +164,7 @@ results = {"can": {n: attempt(w) for n, w in CAN.items()}, "cannot": {n: attempt
 
 @needs_landlock
 @needs_seccomp
+@on_x86_64
 def test_the_front_can_talk_and_can_do_nothing_else(tmp_path: Path) -> None:
     results = _results(FRONT_ATTEMPTS, tmp_path)
     assert _refused(results["can"]) == {}
@@ -268,7 +276,7 @@ KILLED = {
 
 
 @needs_seccomp
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of the calls are those of x86-64")
+@on_x86_64
 @pytest.mark.parametrize(
     ("deed", "profile"),
     [
@@ -388,7 +396,7 @@ results = {
 def test_without_libseccomp_landlock_still_holds_and_the_report_says_what_to_install(tmp_path: Path) -> None:
     # -S and -I: the packages of the environment, and so pyseccomp, are not found.
     (tmp_path / "store").mkdir()
-    script = f"import sys; sys.path.append({str(Path('src').resolve())!r})\n{PRELUDE}{WITHOUT_SECCOMP}\nprint(json.dumps(results))"
+    script = f"import sys; sys.path.append({str(SOURCE)!r})\n{PRELUDE}{WITHOUT_SECCOMP}\nprint(json.dumps(results))"
     words = [sys.executable, "-S", "-I", "-c", script, str(tmp_path / "store")]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=30)
     results = json.loads(done.stdout)

@@ -10,7 +10,7 @@ from endocarp.errors import PeerError
 from endocarp.hsm.attributes import check_use
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
 from endocarp.hsm.token_objects import TokenObject
-from endocarp.hsm.token_sessions import Ciphering, Signing, Slot, whole
+from endocarp.hsm.token_sessions import Ciphering, Signing, SigningPlan, Slot, whole
 from endocarp.hsm.token_view import Handler, Steps, TokenView, octets
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Decrypt, Encrypt, Operation, encode_request
@@ -18,14 +18,12 @@ from endocarp.wire.p11 import ByteArray, Mechanism
 from endocarp.wire.p11_calls import Call, Values
 
 
-def _usable(view: TokenView, operation: Operation, handle: int) -> TokenObject:
-    """Return the key for an operation, if its class and policy allow it."""
-    key = view.key(handle)
+def _check_use(operation: Operation, key: TokenObject) -> None:
+    """Refuse an operation that the key's class or policy does not allow."""
     try:
         check_use(operation, key.description)
     except PeerError as error:
         raise PeerError(CKR.KEY_FUNCTION_NOT_PERMITTED, error.reason) from None
-    return key
 
 
 # --- signatures -----------------------------------------------------------------------------------------------
@@ -50,8 +48,15 @@ def _begin_signing(
         slot.end()
         return
     slot.check_free()
-    key = _usable(view, operation, handle)
-    slot.begin(Signing(key, sign_rule(mechanism, key.suite)))
+    key = view.key(handle)
+    # Every signature begins here: without a parameter, the same key and mechanism always come to the same.
+    plan = key.plans.get((operation, mechanism.type)) if mechanism.parameter is None else None
+    if plan is None:
+        _check_use(operation, key)
+        plan = SigningPlan(key, sign_rule(mechanism, key.suite))
+        if mechanism.parameter is None:
+            key.plans[operation, mechanism.type] = plan
+    slot.begin(Signing(plan))
 
 
 def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Steps[Values]:
@@ -135,7 +140,8 @@ def _begin_cipher(
         slot.end()
         return
     slot.check_free()
-    key = _usable(view, request.OPERATION, handle)
+    key = view.key(handle)
+    _check_use(request.OPERATION, key)
     slot.begin(Ciphering(request, key, cipher_rule(mechanism, key.suite)))
 
 

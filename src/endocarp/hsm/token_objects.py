@@ -5,7 +5,7 @@ with a fixed value that tells the truth, or kept by the vault among the applicat
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from endocarp.hsm.mechanisms import (
 )
 from endocarp.wire import der, hsm
 from endocarp.wire.cryptoki import CKA, CKR
-from endocarp.wire.hsm import Description, ObjectClass, Policy, Template
+from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Template
 from endocarp.wire.p11 import Attribute, AttributeRoom, Size
 from endocarp.wire.p11_forms import ATTRIBUTE_FORMS, ValueForm
 from endocarp.wire.suites import Suite
@@ -110,6 +110,8 @@ class TokenObject:
     description: Description
     attributes: Attributes
     secrets: frozenset[int]
+    plans: dict[tuple[Operation, int], Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out for operations with it, by mechanism; a changed object is another one, without any."""
 
     @property
     def handle(self) -> int:

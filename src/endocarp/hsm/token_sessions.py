@@ -14,20 +14,33 @@ SESSION_LIMIT = 1024
 """How many sessions one application has at once."""
 
 
-class Signing:
-    """A signature that is being made or checked: one key, one mechanism, and the data so far."""
+class SigningPlan:
+    """What signing with one key and one mechanism comes down to, whatever the data."""
 
-    __slots__ = ("_hash", "_head", "_rule", "in_parts", "key", "size")
+    __slots__ = ("handle", "head", "prefix", "public", "scheme", "size", "start")
 
     def __init__(self, key: TokenObject, rule: SignRule) -> None:
-        self.key = key
-        self.in_parts = False
+        self.handle = key.handle
+        self.scheme = rule.scheme
+        self.prefix = rule.prefix
+        self.start = rule.start
+        self.public = key.description.public
         self.size = SIGNATURE_SIZE[key.suite]
+        # A request to sign ends with the data: what stands before is always the same.
+        self.head = encode_request(Sign(key.handle, rule.scheme, b"")) + rule.prefix
+
+
+class Signing:
+    """A signature that is being made or checked, and the data so far."""
+
+    __slots__ = ("_hash", "_plan", "in_parts", "size")
+
+    def __init__(self, plan: SigningPlan) -> None:
+        self.in_parts = False
+        self.size = plan.size
         """The size of the signature, in octets."""
-        self._rule = rule
-        self._hash = None if rule.start is None else rule.start(key.description.public)
-        # A request to sign ends with the data: what stands before is the same whatever the data.
-        self._head = encode_request(Sign(key.handle, rule.scheme, b"")) + rule.prefix
+        self._plan = plan
+        self._hash = None if plan.start is None else plan.start(plan.public)
 
     def update(self, data: bytes) -> None:
         """Take a part of the data."""
@@ -38,14 +51,14 @@ class Signing:
 
     def sign(self, data: bytes) -> bytes:
         """Return what asks the vault for a signature over the parts so far and `data`."""
-        return self._head + self._final(data)
+        return self._plan.head + self._final(data)
 
     def verify(self, signature: bytes, data: bytes) -> bytes:
         """Return what asks the vault to check a signature over the parts so far and `data`."""
         if len(signature) != self.size:
             raise PeerError(CKR.SIGNATURE_LEN_RANGE, f"a signature of this key has {self.size} octets")
-        signed = self._rule.prefix + self._final(data)
-        return encode_request(Verify(self.key.handle, self._rule.scheme, signature, signed))
+        plan = self._plan
+        return encode_request(Verify(plan.handle, plan.scheme, signature, plan.prefix + self._final(data)))
 
     def _final(self, data: bytes) -> bytes:
         if self._hash is not None:

@@ -64,7 +64,8 @@ def take_frame(buffer: bytearray) -> Frame | None:
     if len(buffer) < end:
         return None
     # The options name the client's module; nobody asks for them.
-    body = bytes(buffer[start:end])
+    with memoryview(buffer) as view:
+        body = bytes(view[start:end])
     del buffer[:end]
     return Frame(code, body)
 

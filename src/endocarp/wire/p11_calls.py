@@ -172,6 +172,8 @@ class _Form:
         return values
 
     def encode(self, values: Values, dialect: int) -> bytes:
+        if not values and not self.writes:
+            return self.head
         writer = Writer(self.head, dialect)
         for write, value in zip(self.writes, values, strict=True):
             write(writer, value)

@@ -116,6 +116,8 @@ def test_a_key_is_used_only_for_what_its_policy_allows(signer: Signer) -> None:
     assert signer.refused(Call.C_VerifyInit, ECDSA, signer.private) is CKR.KEY_FUNCTION_NOT_PERMITTED
     assert signer.refused(Call.C_DecryptInit, RSA_PKCS, signer.rsa_public) is CKR.KEY_FUNCTION_NOT_PERMITTED
     assert signer.refused(Call.C_SignInit, ECDSA, signer.rsa_private) is CKR.KEY_TYPE_INCONSISTENT
+    signer.call(Call.C_SignInit, ECDSA, signer.private)
+    signer.call(Call.C_SignInit, None, 0)
     signer.call(Call.C_SetAttributeValue, signer.private, template(SIGN=0))
     assert signer.refused(Call.C_SignInit, ECDSA, signer.private) is CKR.KEY_FUNCTION_NOT_PERMITTED
 

@@ -13,6 +13,7 @@ from endocarp.hsm.token_sessions import (
     Digesting,
     Sessions,
     Signing,
+    SigningPlan,
     Slot,
     whole,
 )
@@ -43,7 +44,7 @@ def key(suite: Suite, object_class: ObjectClass = ObjectClass.PRIVATE_KEY) -> To
 
 
 def signing(suite: Suite, number: int) -> Signing:
-    return Signing(key(suite), sign_rule(Mechanism(number), suite))
+    return Signing(SigningPlan(key(suite), sign_rule(Mechanism(number), suite)))
 
 
 def ciphering(request: type[Encrypt] | type[Decrypt], mechanism: Mechanism = GCM) -> Ciphering:

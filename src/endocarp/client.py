@@ -10,7 +10,6 @@ thread at a time. This is the only module outside `shell` that opens a socket.
 
 import errno
 import os
-import select
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Self, TypeVar, cast
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, UsageError
 from endocarp.hsm.attributes import default_policy, key_class
+from endocarp.line import Line
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.evidence import PartitionEvidence
@@ -27,10 +27,6 @@ from endocarp.wire.suites import Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
 
-LOOKS = 60
-"""How often a line looks for a message before it goes to sleep: 0.7 us each, so longer than P-256 takes to sign."""
-REST = 64
-"""After looking in vain again and again, the most messages in a row that are waited for asleep at once."""
 
 DEFAULT_SCHEME: Mapping[Suite, Scheme] = MappingProxyType(
     {
@@ -55,54 +51,6 @@ _HINTS: Mapping[Status, str] = MappingProxyType(
 )
 
 
-class Line:
-    """A connected socket: of one that keeps messages apart, whole messages; of a stream, what there is.
-
-    `receive` looks a few times before it sleeps, since to wake a sleeper takes longer than many an answer. Looking in
-    vain makes it rest, longer each time in a row: so looking costs little where messages are rare, or where the other
-    side waits for the very processor that looks. `limit` is the most octets that one call returns.
-    """
-
-    def __init__(self, connection: socket.socket, limit: int = hsm.MESSAGE_LIMIT + 1) -> None:
-        self._socket = connection
-        self._limit = limit
-        self._rest = 0
-        self._skip = 0
-
-    def send(self, message: bytes) -> None:
-        """Send all of a message; raises OSError where the other side is gone."""
-        self._socket.sendall(message)
-
-    def receive(self, patience: float | None = None) -> bytes | None:
-        """Return what arrived, nothing where the other side has closed, None where nothing came in time.
-
-        `patience` is how many seconds to wait, None for ever.
-        """
-        if self._skip:
-            self._skip -= 1
-        else:
-            for _ in range(LOOKS):
-                try:
-                    data = self._socket.recv(self._limit, socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    continue
-                self._rest = 0
-                return data
-            self._rest = self._skip = min(2 * self._rest + 1, REST)
-        if patience is not None and not self._arrives(patience):
-            return None
-        return self._socket.recv(self._limit)
-
-    def _arrives(self, patience: float) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(patience * 1000))
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-
 class _ClosedLine:
     """Stands where a line was: refuses whatever is asked."""
 
@@ -120,7 +68,7 @@ class Connection:
     """One connection to a vault, over a connected SEQPACKET socket: requests in, answers out."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._line: Line | _ClosedLine = Line(connection)
+        self._line: Line | _ClosedLine = Line(connection, hsm.MESSAGE_LIMIT + 1)
         self._tag = 0
         self.generation = 0
         """The partition's count of changes, as the last answer told it."""

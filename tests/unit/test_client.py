@@ -10,7 +10,7 @@ import pytest
 from tests.simulators.vault import PARTITION, VaultProcess
 
 from endocarp import client
-from endocarp.client import Connection, Line, Partition, Session, connect, default_address
+from endocarp.client import Connection, Partition, Session, connect, default_address
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.wire import hsm
@@ -65,13 +65,6 @@ def session(partition: Partition, server: VaultProcess) -> Iterator[Session]:
             key.destroy()
 
 
-@contextlib.contextmanager
-def line(kind: int = socket.SOCK_SEQPACKET, limit: int = 100) -> Iterator[tuple[Line, socket.socket]]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    with theirs, contextlib.closing(Line(ours, limit)) as made:
-        yield made, theirs
-
-
 def scripted(*replies: bytes) -> Connection:
     """Return a connection to a server that says these messages, whatever it is asked, and then nothing more."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -82,51 +75,6 @@ def scripted(*replies: bytes) -> Connection:
         made = Connection(ours)
         stack.pop_all()
         return made
-
-
-# --- the line -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
-def test_a_line_carries_messages_both_ways(kind: int) -> None:
-    with line(kind) as (ours, theirs):
-        ours.send(b"question")
-        assert theirs.recv(100) == b"question"
-        theirs.send(b"answer")
-        assert ours.receive() == b"answer"
-        theirs.close()
-        assert ours.receive() == b""
-
-
-def test_a_line_waits_no_longer_than_it_was_told() -> None:
-    with line() as (ours, theirs):
-        assert ours.receive(0.001) is None
-        theirs.send(b"late")
-        assert ours.receive(1.0) == b"late"
-
-
-def test_a_line_sleeps_until_something_arrives() -> None:
-    with line() as (ours, theirs):
-        timer = threading.Timer(0.05, theirs.send, [b"late"])
-        timer.start()
-        assert ours.receive() == b"late"
-        timer.join()
-
-
-def test_a_line_looks_less_often_while_looking_is_in_vain() -> None:
-    with line() as (ours, theirs):
-        skipped = []
-        for _ in range(200):
-            skipped.append(ours._skip)
-            ours.receive(0)
-        assert skipped[:9] == [0, 1, 0, 3, 2, 1, 0, 7, 6]
-        assert max(skipped) == client.REST
-        while ours._skip:
-            ours.receive(0)
-        theirs.send(b"at once")
-        assert ours.receive(0) == b"at once"
-        ours.receive(0)
-        assert [ours._skip] == [1]
 
 
 # --- keys -----------------------------------------------------------------------------------------------------

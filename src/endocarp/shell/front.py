@@ -11,9 +11,9 @@ import sys
 import threading
 from functools import partial
 
-from endocarp.client import Line
 from endocarp.errors import DecodeError, EndocarpError
 from endocarp.hsm.token import TokenConnection
+from endocarp.line import Line
 from endocarp.shell.channel import Channel, pair, sandbox_report, told
 from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import FRONT, enter
@@ -70,7 +70,7 @@ class Front:
         with ours:
             with theirs:
                 self._hand_on(partition, Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN), theirs)
-            vault = Line(ours)
+            vault = Line(ours, hsm.MESSAGE_LIMIT + 1)
             welcome = vault.receive()
             if not welcome or Welcome.decode(welcome).status is not Status.OK:
                 return

@@ -6,14 +6,14 @@ import stat
 import sys
 import threading
 
-from endocarp.client import Line
 from endocarp.errors import EndocarpError
+from endocarp.line import Line
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.runtime import Runtime
 from endocarp.shell.archive import read_sealed
 from endocarp.shell.channel import Channel, sandbox_report, told
 from endocarp.shell.sandbox import ROT, enter
-from endocarp.shell.serve import Conversation, in_thread, listen
+from endocarp.shell.serve import Conversation, attend, in_thread, listen
 from endocarp.shell.stage import StageMemory, control_of, read_table
 from endocarp.wire.control import Ready, Stop
 from endocarp.wire.custody import MESSAGE_LIMIT
@@ -77,12 +77,11 @@ class RootOfTrust:
         if channel is None:
             return
         core = self.runtime.custody(message)
-
-        def serve() -> None:
-            with channel:
-                Conversation(Line(channel, MESSAGE_LIMIT + 1), core, self.lock).run()
-
-        in_thread("custody", serve)
+        attend(
+            channel,
+            "custody",
+            lambda channel: Conversation(Line(channel, MESSAGE_LIMIT + 1), core, self.lock).run(),
+        )
 
 
 def main() -> None:

@@ -13,12 +13,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, cast
 
-from endocarp.client import Line
 from endocarp.core import Ask, Close, Core, Event, HandOver, Job
 from endocarp.errors import EndocarpError
+from endocarp.line import Line
 
 _WORN_OUT = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
 """No room for another connection just now, or its caller has left: wait and go on."""
@@ -108,13 +107,13 @@ class Conversation:
         except EndocarpError as error:
             result = error
         with self.lock:
-            return self.core.finish(result)  # type: ignore[attr-defined,no-any-return]
+            return cast("Working", self.core).finish(result)
 
     def _inquire(self, question: Ask) -> list[Event]:
         assert self.ask is not None
         reply = self.ask(question.request)
         with self.lock:
-            return self.core.resume(reply)  # type: ignore[attr-defined,no-any-return]
+            return cast("Asking", self.core).resume(reply)
 
     def _send(self) -> None:
         for message in self.core.outgoing():
@@ -152,14 +151,29 @@ def listen(
                 time.sleep(0.05)
                 continue
             raise
-        in_thread(name, partial(_serve_one, connection, serve, places))
+        attend(connection, name, serve, places.release)
 
 
-def _serve_one(
-    connection: socket.socket, serve: Callable[[socket.socket], None], places: threading.BoundedSemaphore
+def attend(
+    connection: socket.socket,
+    name: str,
+    serve: Callable[[socket.socket], None],
+    done: Callable[[], None] = lambda: None,
 ) -> None:
+    """Serve one connection in a thread of its own and close it afterwards; `done` is called at the very end.
+
+    Where no thread is to be had just now, the connection is closed at once: its owner has to come again.
+    """
+
+    def work() -> None:
+        try:
+            with connection:
+                serve(connection)
+        finally:
+            done()
+
     try:
-        with connection:
-            serve(connection)
-    finally:
-        places.release()
+        in_thread(name, work)
+    except RuntimeError:
+        connection.close()
+        done()

@@ -10,13 +10,13 @@ import sys
 import threading
 from pathlib import Path
 
-from endocarp.client import Line
 from endocarp.crypto import selftest
 from endocarp.crypto.secret import Secret, keep_in
 from endocarp.errors import EndocarpError, Refused
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault, VaultConnection
+from endocarp.line import Line
 from endocarp.shell.channel import Channel, sandbox_report, told
 from endocarp.shell.memory import SecretMemory
 from endocarp.shell.sandbox import enter, vault_profile

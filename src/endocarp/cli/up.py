@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from endocarp.cli.account import Account
 from endocarp.errors import Refused, UsageError
 from endocarp.shell import config as directories
 from endocarp.shell.archive import load, seal
-from endocarp.shell.channel import Child, start
+from endocarp.shell.channel import Child, run, start
 from endocarp.wire.control import Failed, Progress, Ready, Stop
 
 
@@ -44,14 +43,13 @@ def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: 
 
 
 def _workshop(command: str, flags: str) -> None:
-    """Run a command of the workshop as a process of its own: it holds signing keys, and ends before the server starts.
+    """Run a command of the workshop in a process of its own: it holds signing keys, and ends before the server starts.
 
     It tells what it does itself; where it fails, its exit code becomes ours.
     """
-    words = [sys.executable, "-I", "-m", "endocarp.cli.main", "rot", command, *shlex.split(flags)]
-    done = subprocess.run(words, check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
+    code = run("endocarp.cli.main", ["rot", command, *shlex.split(flags)])
+    if code != 0:
+        sys.exit(code)
 
 
 def _follow(child: Child, account: Account, server: directories.State, flags: str) -> None:

@@ -132,6 +132,11 @@ def start(
     return Child(name, process, channel)
 
 
+def run(module: str, arguments: Sequence[str]) -> int:
+    """Run an installed module of ours as a program, to its end; return its exit code."""
+    return subprocess.run([sys.executable, "-I", "-m", module, *arguments], check=False).returncode
+
+
 def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]) -> None:
     """Become the archive in the sealed descriptor `image`: same process, new program. Does not return."""
     told = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]

@@ -12,9 +12,11 @@ import enum
 import functools
 import struct
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.wire.checks import Check, ManifestCheck
 from endocarp.wire.codec import (
     U8,
     U32,
@@ -669,4 +671,9 @@ class MailboxClient:
 
 def error_name(number: int) -> str:
     """Return the name of an error number, or the number in hexadecimal where it has none here."""
-    return MailboxError(number).name if number in MailboxError.__members__.values() else f"{number:#010x}"
+    return _ERROR_NAMES.get(number, f"{number:#010x}")
+
+
+_ERROR_NAMES: Mapping[int, str] = {
+    one.value: getattr(one, "rule", one.name) for one in (*MailboxError, *Check, *ManifestCheck)
+}

@@ -202,7 +202,9 @@ def test_frames_are_limited_by_their_command() -> None:
 
 def test_errors_have_names() -> None:
     assert error_name(MailboxError.RUNTIME_INVALID_CHECKSUM) == "RUNTIME_INVALID_CHECKSUM"
-    assert error_name(0x000B0005) == "0x000b0005"
+    assert error_name(0x000B0005) == "IMAGE_VERIFIER_ERR_VENDOR_PUB_KEY_DIGEST_MISMATCH"
+    assert error_name(0x000E0045) == "RUNTIME_INVALID_AUTH_MANIFEST_MARKER"
+    assert error_name(0x000BFFFF) == "0x000bffff"
 
 
 # --- the client ------------------------------------------------------------------------------------------------

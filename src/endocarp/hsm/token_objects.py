@@ -4,6 +4,7 @@ Nothing here is decided: the vault holds the policy. What PKCS#11 knows and the 
 with a fixed value that tells the truth, or kept by the vault among the application's own attributes.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -30,6 +31,8 @@ from endocarp.wire.p11_forms import ATTRIBUTE_FORMS, ValueForm
 from endocarp.wire.suites import Suite
 
 Attributes = Mapping[int, Any]
+KNOWN_LIMIT = 10_000
+"""How many objects are kept worked out, at about 2.5 KiB each, whichever application sees them."""
 AES_KEY_SIZE = 32
 
 # --- from the vault's description to attributes ---------------------------------------------------------------
@@ -169,8 +172,9 @@ def _size(number: int, value: int | bytes) -> int:
     return 1 if ATTRIBUTE_FORMS[number] in (ValueForm.BYTE, ValueForm.RAW_BYTE) else 8
 
 
+@functools.lru_cache(maxsize=KNOWN_LIMIT)
 def token_object(description: Description) -> TokenObject:
-    """Return the object that the vault describes."""
+    """Return the object that the vault describes; all applications that see it share what is worked out here."""
     object_class, suite, template = description.object_class, description.suite, description.template
     attributes: dict[int, Any] = {
         CKA.CLASS: int(object_class),

@@ -8,7 +8,7 @@ from endocarp.wire.cryptoki import CKM, CKR
 from endocarp.wire.hsm import DATA_LIMIT, Operation, Sign, Status
 from endocarp.wire.p11 import Mechanism
 from endocarp.wire.p11_calls import Call
-from endocarp.wire.p11_forms import GcmParameters
+from endocarp.wire.p11_forms import GcmParameters, PssParameters
 from endocarp.wire.suites import Scheme, Suite
 
 P256_OID = bytes.fromhex("06082a8648ce3d030107")
@@ -78,6 +78,15 @@ def test_data_of_any_size_comes_down_to_its_digest(signer: Signer) -> None:
     signer.call(Call.C_SignFinal, ROOM)
     expected = Sign(signer.private, Scheme.ECDSA_DIGEST, hashlib.sha256(data).digest())
     assert signer.vault.requests == [expected, expected]
+
+
+def test_the_parameter_of_one_signature_is_not_that_of_the_next(signer: Signer) -> None:
+    for number, mgf, size in ((CKM.SHA256, 2, 32), (CKM.SHA384, 3, 48)):
+        mechanism = Mechanism(CKM.RSA_PKCS_PSS, PssParameters(number, mgf, size))
+        signer.call(Call.C_SignInit, mechanism, signer.rsa_private)
+        signer.call(Call.C_Sign, bytes(size), ROOM)
+    schemes = [request.scheme for request in signer.vault.requests if isinstance(request, Sign)]
+    assert schemes == [Scheme.RSA_PSS_DIGEST_SHA256, Scheme.RSA_PSS_DIGEST_SHA384]
 
 
 def test_a_signature_in_parts_is_not_ended_in_one(signer: Signer) -> None:

@@ -143,6 +143,11 @@ def test_what_the_native_door_may_have_left_does_not_pretend_to_be_the_tokens(
     assert found.attributes == plain.attributes
 
 
+def test_applications_share_what_is_worked_out() -> None:
+    assert known(Suite.P256, PRIVATE_KEY) is known(Suite.P256, PRIVATE_KEY)
+    assert known(Suite.P256, PRIVATE_KEY) is not known(Suite.P256, PRIVATE_KEY, label="mail")
+
+
 # --- reading and matching ---------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,7 @@ def make_private(directory: Path) -> None:
     try:
         for missing in reversed([one for one in (directory, *directory.parents) if not one.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
+            missing.chmod(0o700)  # whatever the umask took away
         mode = stat.S_IMODE(directory.stat().st_mode)
         if mode & _OTHERS and any(directory.iterdir()):
             hint = f"keep them out with: chmod 700 {directory}, or choose another with --state or --config"

@@ -129,7 +129,7 @@ def test_a_directory_is_made_for_its_owner_alone_with_those_above_it(tmp_path: P
         os.umask(before)
     assert _mode(tmp_path / "one") == 0o700
     assert _mode(tmp_path / "one" / "two" / "three") == 0o700
-    assert _mode(tmp_path / "one" / "two") & 0o077 == 0
+    assert _mode(tmp_path / "one" / "two") == 0o700
 
 
 def test_a_directory_that_is_private_already_is_left_alone(tmp_path: Path) -> None:

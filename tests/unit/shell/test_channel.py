@@ -12,7 +12,7 @@ from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, PeerError, Refused, UsageError
 from endocarp.shell.archive import build, seal, source_tree
-from endocarp.shell.channel import Channel, Child, pair, replace, sandbox_report, start, told
+from endocarp.shell.channel import Channel, Child, pair, replace, run, sandbox_report, start, told
 from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import Report, Seccomp
 from endocarp.wire.control import (
@@ -333,6 +333,11 @@ def test_where_a_process_cannot_become_another_it_goes_on(monkeypatch: pytest.Mo
     assert os.get_inheritable(extra)
     os.close(image)
     os.close(extra)
+
+
+def test_a_module_is_run_as_a_program_to_its_end() -> None:
+    assert run("endocarp.errors", []) == 0
+    assert run("endocarp.nothing", []) == 1
 
 
 def test_a_control_message_is_one_datagram(ends: Ends) -> None:

@@ -8,12 +8,13 @@ draws random octets, hashes, and where the module lets AES-GCM through, encrypts
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from tests.simulators.token_vault import TokenVault
 
-from endocarp.core import Ask
+from endocarp.core import Ask, Close
 from endocarp.hsm.token import TokenConnection
 from endocarp.wire.hsm import Decrypt, Encrypt, Generate, Logout, Request, Sign
 from endocarp.wire.p11 import take_frame
@@ -91,3 +92,35 @@ def before_gcm(requests: list[Request[Any]]) -> list[Request[Any]]:
             requests,
         )
     )
+
+
+def spoil(frame: bytes, chance: Random) -> bytes:
+    """Change, take away or add some octets of a frame's body; the header stays true."""
+    start = 12 + int.from_bytes(frame[4:8], "big")
+    options, body = frame[12:start], bytearray(frame[start:])
+    at = chance.randrange(len(body))
+    match chance.randrange(3):
+        case 0:
+            body[at] = chance.choice((0, 1, 2, 0x40, 0x7F, 0x80, 0xFF))
+        case 1:
+            del body[at : at + chance.randrange(1, 5)]
+        case _:
+            body[at:at] = chance.randbytes(chance.randrange(1, 9))
+    return frame[:8] + len(body).to_bytes(4, "big") + options + body
+
+
+@pytest.mark.parametrize("version", DIALECTS)
+def test_a_spoilt_dialogue_is_answered_call_by_call_and_raises_nothing(version: str) -> None:
+    chance = Random(version)
+    for _ in range(60):
+        vault, token = TokenVault(), TokenConnection(0)
+        for frame in DIALOGUES[version]:
+            spoilt = spoil(frame, chance) if len(frame) > 1 and chance.random() < 0.2 else frame
+            events = token.receive(spoilt, 0.0)
+            while events:
+                event = events.pop(0)
+                if isinstance(event, Ask):
+                    events += token.resume(vault(event.request))
+                else:
+                    assert event == Close("C_Finalize")
+            assert len(token.outgoing()) == 1

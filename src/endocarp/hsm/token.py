@@ -30,6 +30,10 @@ CALLS: Mapping[Call, Handler] = MappingProxyType(
 """The calls that the token carries out; all others are answered with CKR_FUNCTION_NOT_SUPPORTED."""
 
 
+UNSENT_LIMIT = 8 << 20
+"""How many octets of answers wait to be sent, at most: calls are small and answers may be large."""
+
+
 class Phase(enum.IntEnum):
     """How far a connection has come."""
 
@@ -104,6 +108,7 @@ class TokenConnection:
         self._dialect = 0
         self._buffer = bytearray()
         self._outgoing: list[bytes] = []
+        self._unsent = 0
         self._code = 0
         self._call = Call.C_Initialize
         self._steps: Steps[Values] | None = None
@@ -142,7 +147,7 @@ class TokenConnection:
 
     def outgoing(self) -> list[bytes]:
         """Return the octets to send, and forget them."""
-        messages, self._outgoing = self._outgoing, []
+        messages, self._outgoing, self._unsent = self._outgoing, [], 0
         return messages
 
     def due(self) -> None:
@@ -165,6 +170,8 @@ class TokenConnection:
                 return self._close(str(error))
             if frame is None:
                 return []
+            if self._unsent > UNSENT_LIMIT:
+                return self._close("the application asks for more than it takes")
             event = self._begin(frame)
             if event is not None:
                 return [event]
@@ -248,7 +255,11 @@ class TokenConnection:
     def _answer(self, values: Values) -> None:
         if self._call in NEXT:
             self.phase = NEXT[self._call]
-        self._outgoing.append(encode_frame(self._code, encode_reply(self._call, values, self._dialect)))
+        self._send(encode_reply(self._call, values, self._dialect))
 
     def _fail(self, number: int) -> None:
-        self._outgoing.append(encode_frame(self._code, encode_failure(number, self._dialect)))
+        self._send(encode_failure(number, self._dialect))
+
+    def _send(self, body: bytes) -> None:
+        self._unsent += len(body)
+        self._outgoing.append(encode_frame(self._code, body))

@@ -8,10 +8,19 @@ from tests.simulators.application import ROOM, Application, CallError, template
 from tests.simulators.token_vault import PIN, TokenVault
 
 from endocarp.core import Ask, Close, Core
-from endocarp.hsm.token import CALL_REFUSALS, CALLS, NEXT, PERMITS, REFUSALS, Phase, TokenConnection
-from endocarp.hsm.token_general import HANDSHAKE
+from endocarp.hsm.token import (
+    CALL_REFUSALS,
+    CALLS,
+    NEXT,
+    PERMITS,
+    REFUSALS,
+    UNSENT_LIMIT,
+    Phase,
+    TokenConnection,
+)
+from endocarp.hsm.token_general import HANDSHAKE, RANDOM_LIMIT
 from endocarp.wire.cryptoki import CKM, CKR
-from endocarp.wire.hsm import Status
+from endocarp.wire.hsm import DATA_LIMIT, Status
 from endocarp.wire.p11 import FRAME_LIMIT, Mechanism, encode_frame, take_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 
@@ -233,6 +242,16 @@ def test_an_application_that_sends_without_end_while_it_should_wait_is_cut_off()
     events = [event for _ in range(40) for event in waiting.token.receive(piece, 0.0)]
     assert events[0] == Close("the application does not wait for its answers")
     assert waiting.token.resume(waiting.reply()) == []
+
+
+def test_an_application_that_asks_for_more_than_it_takes_is_cut_off() -> None:
+    application = Application(TokenVault())
+    session = application.start()
+    application.call(Call.C_GenerateRandom, session, RANDOM_LIMIT)
+    application.asked.clear()
+    application.send(frame(Call.C_GenerateRandom, session, RANDOM_LIMIT, dialect=2) * 1_000)
+    assert application.closed == "the application asks for more than it takes"
+    assert len(application.asked) * DATA_LIMIT < 2 * UNSENT_LIMIT
 
 
 @pytest.mark.parametrize("reply", [b"", b"short", b"\xff" * 16, struct.pack("<IIQ", 0, 0, 0)[:-1]])

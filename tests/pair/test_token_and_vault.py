@@ -13,8 +13,8 @@ from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.hsm.mechanisms import CURVES
 from endocarp.wire import der, hsm
-from endocarp.wire.cryptoki import CKA, CKM, CKO, CKP, CKR, CKU
-from endocarp.wire.hsm import Door, Hello, Status, Welcome
+from endocarp.wire.cryptoki import CKA, CKM, CKP, CKR, CKU
+from endocarp.wire.hsm import Door, Hello, ObjectClass, Status, Welcome
 from endocarp.wire.p11 import Attribute, Mechanism
 from endocarp.wire.p11_calls import Call
 from endocarp.wire.p11_forms import GcmParameters, OaepParameters, PssParameters
@@ -188,7 +188,7 @@ def test_nobody_makes_or_sees_private_keys_without_login(front: Front) -> None:
     wanted = template(EC_PARAMS=CURVES[Suite.P256])
     assert refused(stranger, Call.C_GenerateKeyPair, session, mechanism, wanted, []) is CKR.USER_NOT_LOGGED_IN
     assert refused(stranger, Call.C_Login, session, CKU.USER, b"00000000") is CKR.PIN_INCORRECT
-    assert stranger.find(session, CLASS=CKO.PRIVATE_KEY) == []
+    assert stranger.find(session, CLASS=ObjectClass.PRIVATE_KEY) == []
 
 
 def test_a_logout_takes_the_keys_away(front: Front) -> None:

@@ -3,8 +3,8 @@ from tests.simulators.application import READ_ONLY, Application, CallError, temp
 from tests.simulators.token_vault import PIN, TokenVault
 
 from endocarp.hsm.token_keys import FOUND_LIMIT
-from endocarp.wire.cryptoki import CKA, CKM, CKO, CKR
-from endocarp.wire.hsm import Operation, Policy, Status
+from endocarp.wire.cryptoki import CKA, CKM, CKR
+from endocarp.wire.hsm import ObjectClass, Operation, Policy, Status
 from endocarp.wire.p11 import AttributeRoom, Mechanism, Size
 from endocarp.wire.p11_calls import Call
 from endocarp.wire.suites import Suite
@@ -52,7 +52,7 @@ def test_a_pair_is_made_in_one_step_and_found_by_its_attributes(
     assert vault.asked() == [Operation.GENERATE]
     assert vault.objects[private].suite is Suite.P256
     assert application.find(session, LABEL=b"web") == [private, public]
-    assert application.find(session, LABEL=b"web", CLASS=CKO.PRIVATE_KEY) == [private]
+    assert application.find(session, LABEL=b"web", CLASS=ObjectClass.PRIVATE_KEY) == [private]
     assert application.find(session, LABEL=b"mail") == []
     assert application.read(session, public, CKA.TOKEN, CKA.EC_PARAMS) == [1, P256_OID]
 
@@ -61,7 +61,7 @@ def test_a_secret_key_is_made(application: Application) -> None:
     session = application.start(pin=PIN)
     wanted = template(VALUE_LEN=32, LABEL=b"aes", TOKEN=1)
     (made,) = application.call(Call.C_GenerateKey, session, Mechanism(CKM.AES_KEY_GEN), wanted)
-    assert application.find(session, CLASS=CKO.SECRET_KEY) == [made]
+    assert application.find(session, CLASS=ObjectClass.SECRET_KEY) == [made]
     assert application.read(session, made, CKA.VALUE_LEN, CKA.LABEL) == [32, b"aes"]
 
 

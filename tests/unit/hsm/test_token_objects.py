@@ -13,7 +13,7 @@ from endocarp.hsm.token_objects import (
     token_object,
 )
 from endocarp.wire import hsm
-from endocarp.wire.cryptoki import CKA, CKK, CKM, CKO, CKP, CKR
+from endocarp.wire.cryptoki import CKA, CKK, CKM, CKP, CKR
 from endocarp.wire.hsm import Description, ObjectClass, Policy, Template
 from endocarp.wire.p11 import Attribute, AttributeRoom, Size
 from endocarp.wire.suites import Suite
@@ -59,7 +59,7 @@ def read(found: TokenObject, number: int, room: int = 8192) -> tuple[Any, CKR]:
 @pytest.mark.parametrize(("suite", "object_class"), ALL)
 def test_every_object_has_what_every_key_has(suite: Suite, object_class: ObjectClass) -> None:
     found = known(suite, object_class)
-    assert found.attributes[CKA.CLASS] == CKO(object_class)
+    assert found.attributes[CKA.CLASS] == object_class
     assert found.attributes[CKA.LABEL] == b"web"
     assert found.attributes[CKA.ID] == b"\1"
     assert found.attributes[CKA.TOKEN] == found.attributes[CKA.LOCAL] == 1
@@ -154,7 +154,7 @@ def test_applications_share_what_is_worked_out() -> None:
 def test_a_question_without_room_is_answered_with_the_size() -> None:
     found = known(Suite.P256, PUBLIC_KEY)
     assert read(found, CKA.LABEL, 0) == (Size(3), CKR.OK)
-    assert read(found, CKA.CLASS, 0) == (CKO.PUBLIC_KEY, CKR.OK)
+    assert read(found, CKA.CLASS, 0) == (ObjectClass.PUBLIC_KEY, CKR.OK)
 
 
 @pytest.mark.parametrize(("number", "size"), [(CKA.LABEL, 3), (CKA.CLASS, 8)])
@@ -206,7 +206,7 @@ def test_an_empty_template_asks_for_the_usual_object() -> None:
 
 def test_a_template_asks_for_what_differs_from_the_usual() -> None:
     wanted = {
-        CKA.CLASS: CKO.PRIVATE_KEY,
+        CKA.CLASS: ObjectClass.PRIVATE_KEY,
         CKA.KEY_TYPE: CKK.RSA,
         CKA.TOKEN: 1,
         CKA.DECRYPT: 0,
@@ -241,7 +241,7 @@ def test_what_chose_the_key_may_stand_in_its_template(
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({CKA.CLASS: CKO.PUBLIC_KEY}, CKR.TEMPLATE_INCONSISTENT),
+        ({CKA.CLASS: ObjectClass.PUBLIC_KEY}, CKR.TEMPLATE_INCONSISTENT),
         ({CKA.KEY_TYPE: CKK.EC}, CKR.TEMPLATE_INCONSISTENT),
         ({CKA.PUBLIC_EXPONENT: b"\3"}, CKR.TEMPLATE_INCONSISTENT),
         ({CKA.PRIVATE_EXPONENT: b"\3"}, CKR.TEMPLATE_INCONSISTENT),
@@ -272,7 +272,7 @@ def test_a_template_for_what_cannot_be_is_refused_with_the_reason(
 def test_a_change_keeps_what_it_does_not_name() -> None:
     found = known(Suite.P256, PRIVATE_KEY, kept=(hsm.Attribute(CKA.SUBJECT, b"subject"),))
     changed = changed_template(
-        found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.SIGN: 0, CKA.CLASS: CKO.PRIVATE_KEY}
+        found, {CKA.LABEL: b"new", CKA.DERIVE: 0, CKA.SIGN: 0, CKA.CLASS: ObjectClass.PRIVATE_KEY}
     )
     assert changed == Template(
         policy=found.description.template.policy & ~Policy.SIGN,
@@ -294,7 +294,7 @@ def test_a_change_of_what_applications_left_is_a_change() -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({CKA.CLASS: CKO.PUBLIC_KEY}, CKR.ATTRIBUTE_READ_ONLY),
+        ({CKA.CLASS: ObjectClass.PUBLIC_KEY}, CKR.ATTRIBUTE_READ_ONLY),
         ({CKA.EC_POINT: b"\4"}, CKR.ATTRIBUTE_READ_ONLY),
         ({CKA.VALUE: b"\4"}, CKR.ATTRIBUTE_READ_ONLY),
         ({CKA.COPYABLE: 1}, CKR.ATTRIBUTE_READ_ONLY),

@@ -3,7 +3,7 @@ import pytest
 from endocarp.wire import cryptoki
 from endocarp.wire.cryptoki import CKA, CKG_MGF1, CKM, CKR
 
-OPEN = [cryptoki.CKR, cryptoki.CKO, cryptoki.CKK, cryptoki.CKP, cryptoki.CKU, cryptoki.CKS, CKA, CKM]
+OPEN = [cryptoki.CKR, cryptoki.CKK, cryptoki.CKP, cryptoki.CKU, cryptoki.CKS, CKA, CKM]
 
 
 @pytest.mark.parametrize("numbers", OPEN)

@@ -102,10 +102,12 @@ class Server:
     _ended: bool = False
 
     @classmethod
-    def launch(cls, home: Home, *options: str, wrapped_in: Sequence[str] = ()) -> "Server":
+    def launch(
+        cls, home: Home, *options: str, wrapped_in: Sequence[str] = (), program: str = ENDOCARP
+    ) -> "Server":
         """Start `endocarp up`, and do not wait for it; `wrapped_in` is a command that runs it."""
         process = subprocess.Popen(
-            [*wrapped_in, ENDOCARP, "up", *options],
+            [*wrapped_in, program, "up", *options],
             env=home.environment,
             cwd=home.root,
             stdout=subprocess.PIPE,
@@ -117,10 +119,12 @@ class Server:
         return server
 
     @classmethod
-    def start(cls, home: Home, *options: str, wrapped_in: Sequence[str] = ()) -> "Server":
+    def start(
+        cls, home: Home, *options: str, wrapped_in: Sequence[str] = (), program: str = ENDOCARP
+    ) -> "Server":
         """Start `endocarp up` and wait until it serves; take the PIN where it tells one."""
         tells_pin = not home.records.exists()
-        server = cls.launch(home, *options, wrapped_in=wrapped_in)
+        server = cls.launch(home, *options, wrapped_in=wrapped_in, program=program)
         try:
             server.line("the server serves")
             if tells_pin:

@@ -38,13 +38,20 @@ def for_programs(found: Status) -> dict[str, Any]:
     }
 
 
+def memory_name(number: int) -> str:
+    """Return where secrets lie, in a word."""
+    return (
+        MemoryMode(number).name.lower() if number in MemoryMode.__members__.values() else f"unknown {number}"
+    )
+
+
 def _sandbox_for_programs(report: SandboxReport) -> dict[str, Any]:
     return {
         "no_new_privileges": bool(report.no_new_privileges),
         "not_dumpable": bool(report.not_dumpable),
         "landlock_abi": report.landlock_abi,
         "seccomp": report.seccomp,
-        "memory": MemoryMode(report.memory).name.lower(),
+        "memory": memory_name(report.memory),
         "notes": [note.text for note in report.notes],
     }
 
@@ -68,20 +75,25 @@ def _processes(found: Status) -> Table:
             f"{one.resident / 1024:.0f} MiB",
             str(one.restarts),
             _sandbox(one),
-            MemoryMode(one.sandbox.memory).name.lower() if one.name != "box" else "holds none",
+            memory_name(one.sandbox.memory) if one.name not in ("box", "front") else "holds none",
         )
     return table
 
 
 def _sandbox(one: ProcessStatus) -> Text:
     report = one.sandbox
-    got = [
-        (bool(report.no_new_privileges), "no-new-privs"),
-        (bool(report.not_dumpable), "no-ptrace"),
-        (report.landlock_abi > 0, f"landlock-{report.landlock_abi}"),
-        (report.seccomp > 0, "seccomp"),
+    landlock = f"landlock {report.landlock_abi}" if report.landlock_abi else "no landlock"
+    words = [
+        _held("no new privileges", "new privileges", held=bool(report.no_new_privileges)),
+        _held("no ptrace", "ptrace", held=bool(report.not_dumpable)),
+        _held(landlock, landlock, held=report.landlock_abi > 0),
+        _held("seccomp", "no seccomp", held=report.seccomp > 0),
     ]
-    return Text(" ").join(Text(name, "green" if held else "red strike") for held, name in got)
+    return Text(", ").join(words)
+
+
+def _held(good: str, bad: str, *, held: bool) -> Text:
+    return Text(good, "green") if held else Text(bad, "yellow")
 
 
 def _partitions(found: Status) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, Refused
+from endocarp.shell.channel import cut
 from endocarp.shell.serve import in_thread, listen
 from endocarp.wire.admin import (
     MAX_FRAME,
@@ -55,9 +56,9 @@ def _answer(message: bytes, box: Box) -> Status | Evidence | Failure:
             case GetEvidence(nonce):
                 return Evidence(box.evidence(nonce))
     except Refused as refused:
-        return Failure(refused.rule, refused.reason, refused.advice())
+        return Failure(refused.rule, cut(refused.reason), cut(refused.advice()))
     except EndocarpError as error:
-        return Failure(error.code, str(error), error.advice())
+        return Failure(error.code, cut(str(error)), cut(error.advice()))
     except OSError:
         return Failure("process.rot", "the root of trust is being reset", "try again in a moment")
 

@@ -436,8 +436,8 @@ def _serve(box: Box) -> None:
     """Boot, open the admin socket, watch over the processes until the end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: box.happenings.put(Quit("by a signal")))
-    threading.Thread(target=_watch_above, args=(box,), daemon=True).start()
     report = enter(BOX)
+    threading.Thread(target=_watch_above, args=(box,), daemon=True).start()
     try:
         box.boot()
         own = sandbox_report(report, MemoryMode.ORDINARY)

@@ -72,7 +72,7 @@ class Channel:
     def progress(self, text: str) -> None:
         """Tell a step that was taken; that nobody listens any more is no reason to stop here."""
         try:
-            self.send(Progress(_cut(text)))
+            self.send(Progress(cut(text)))
         except OSError:
             return
 
@@ -80,12 +80,12 @@ class Channel:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code
         try:
-            self.send(Failed(rule, _cut(getattr(error, "reason", str(error))), _cut(error.advice())))
+            self.send(Failed(rule, cut(getattr(error, "reason", str(error))), cut(error.advice())))
         except OSError:
             return
 
 
-def _cut(text: str, limit: int = TEXT_LIMIT) -> str:
+def cut(text: str, limit: int = TEXT_LIMIT) -> str:
     """Return what of `text` fits `limit` octets of UTF-8; octets of a path that are no text are spelt out."""
     return text.encode(errors="backslashreplace")[:limit].decode(errors="ignore")
 
@@ -160,5 +160,5 @@ def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:
         report.landlock_abi,
         report.seccomp,
         memory,
-        notes=tuple(Note(_cut(text, NOTE_LIMIT)) for text in report.notes),
+        notes=tuple(Note(cut(text, NOTE_LIMIT)) for text in report.notes),
     )

@@ -1,6 +1,6 @@
 """What a process gives up before it touches anything of a stranger, in one fixed order, with an honest report.
 
-1. limits         no core dumps; no new privileges of any kind by exec
+1. limits         no core dumps, as many descriptors as the user may have; no new privileges of any kind by exec
 2. not dumpable   no ptrace, no /proc/PID/mem for others of the same user
 3. Landlock       no path but those named; no TCP; no signals and abstract sockets to the outside
 4. seccomp        the system calls of the profile; what only an intruder would call kills the process
@@ -109,6 +109,8 @@ def enter(profile: Profile, *, required: bool = False) -> Report:
     """
     notes = _other_threads()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     dumpable = _prctl(_PR_SET_DUMPABLE, 0)
     if profile.starts_processes:

@@ -102,7 +102,7 @@ def program(main: Callable[[], None], descriptors: Mapping[str, int], *words: st
     At the end its sockets are shut, as at the death of a process; every thread that it started must end by that.
     """
     before, threads = set(_open()), set(threading.enumerate())
-    cores = resource.getrlimit(resource.RLIMIT_CORE)
+    limits = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)}
     ours, theirs = pair()
     given = {"control": theirs.detach()} | {name: os.dup(fd) for name, fd in descriptors.items()}
     told = [word for name, fd in given.items() for word in (f"--{name}", str(fd))]
@@ -125,8 +125,9 @@ def program(main: Callable[[], None], descriptors: Mapping[str, int], *words: st
             running.forget()
             gc.collect()
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-            with contextlib.suppress(ValueError):
-                resource.setrlimit(resource.RLIMIT_CORE, cores)
+            for limit, values in limits.items():
+                with contextlib.suppress(ValueError):  # a hard limit rises for root alone
+                    resource.setrlimit(limit, values)
     for fd in set(_open()) - before:
         os.close(fd)
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol, assert_never, cast
 
@@ -79,14 +78,13 @@ class Conversation:
 
     def _carry_out(self, events: list[Event]) -> bool:
         """Carry out events in their order, those included that follow from them; False ends the conversation."""
-        waiting = deque(events)
-        while waiting:
-            event = waiting.popleft()
+        for event in events:  # the list grows while it is walked
             match event:
                 case Job():
-                    waiting.extend(self._work(event))
+                    events += self._work(event)
                 case Ask():
-                    waiting.extend(self._inquire(event))
+                    self._send()
+                    events += self._inquire(event)
                 case HandOver():
                     if self.hand_over is not None:
                         self.hand_over(event.message)

@@ -1,12 +1,13 @@
 """The runtime of the root of trust as a process: the mailbox of box, the mailbox socket, the custody channels."""
 
+import contextlib
 import os
 import socket
 import stat
 import sys
 import threading
 
-from endocarp.errors import EndocarpError
+from endocarp.errors import EndocarpError, Refused
 from endocarp.line import Line
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.runtime import Runtime
@@ -26,7 +27,8 @@ PIECE = 1 << 16
 class BoxLine(Line):
     """The line to box: with a piece of the stream may come a descriptor, of sealed memory or of a channel.
 
-    Sealed memory is given to `core` at once; a channel waits in `channel` for the command that it belongs to.
+    Sealed memory is given to `core` at once, memory that can still change is dropped: the command that it came with
+    then finds none. A channel waits in `channel` for the command that it belongs to.
     """
 
     def __init__(self, connection: socket.socket, core: MailboxConnection) -> None:
@@ -36,7 +38,7 @@ class BoxLine(Line):
         self.channel: socket.socket | None = None
 
     def receive(self, patience: float | None = None) -> bytes | None:
-        """Return a piece of the stream, as `Line` does; raises Refused where the memory beside it can change."""
+        """Return a piece of the stream, as `Line` does."""
         if patience is not None and not self._arrives(patience):
             return None
         data, descriptors, _, _ = socket.recv_fds(self._connection, PIECE, 1)
@@ -46,12 +48,13 @@ class BoxLine(Line):
 
     def _take(self, descriptor: int) -> None:
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            if self.channel is not None:
+                self.channel.close()
             self.channel = socket.socket(fileno=descriptor)
             return
-        try:
+        with contextlib.suppress(Refused):
             self._core.attach(memoryview(read_sealed(descriptor)))
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 class RootOfTrust:
@@ -62,10 +65,11 @@ class RootOfTrust:
         self.lock = threading.Lock()
 
     def serve_box(self, connection: socket.socket) -> None:
-        """Answer box, which has privilege level 0. Its end is the end of this process."""
+        """Answer box, which has privilege level 0; box takes the end of this for the death of the process."""
         core = MailboxConnection(self.runtime, PL0_CALLER)
         line = BoxLine(connection, core)
-        Conversation(line, core, self.lock, hand_over=lambda message: self._attach(line, message)).run()
+        with connection:
+            Conversation(line, core, self.lock, hand_over=lambda message: self._attach(line, message)).run()
 
     def serve_caller(self, connection: socket.socket) -> None:
         """Answer a caller of the mailbox socket, who has privilege level 1."""

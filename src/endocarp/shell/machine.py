@@ -2,10 +2,10 @@
 
 import contextlib
 import fcntl
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
 from endocarp.box.plan import PARTITIONS
@@ -26,8 +26,8 @@ _IDEVID: Mapping[str, type[PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]] = 
 class Machine:
     """A state directory, taken into possession.
 
-    `images` are descriptors of sealed memory, by name; `idevid` hands in the device's certificates, by suite; `doors` the listening sockets of the front, by the names
-    `native-N` and `p11-kit-N`.
+    `images` are descriptors of sealed memory, by name; `idevid` hands in the device's certificates, by suite; `doors`
+    are the listening sockets of the front, by the names `native-N` and `p11-kit-N`.
     """
 
     state: State
@@ -49,18 +49,21 @@ def machine(state: State, own_image: int) -> Iterator[Machine]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(state))
-        sockets = {name: stack.enter_context(listener) for name, listener in _listeners(state).items()}
-        stack.callback(_remove, list(sockets.values()))
+        listeners = _listen(state, stack)
+        images = {"box": own_image}
+        for name in PROCESS_IMAGES:
+            images[name] = seal(load(state.archive(name)), name)
+            stack.callback(os.close, images[name])
         yield Machine(
             state,
             load(state.model).decode(errors="replace").strip(),
-            {"box": own_image} | {name: seal(load(state.archive(name)), name) for name in PROCESS_IMAGES},
+            images,
             load(state.bundle),
             load(state.manifest),
             {suite: request(load(state.idevid_certificate(suite))) for suite, request in _IDEVID.items()},
-            sockets.pop("mailbox"),
-            sockets.pop("admin"),
-            sockets,
+            listeners.pop("mailbox"),
+            listeners.pop("admin"),
+            listeners,
         )
 
 
@@ -82,19 +85,18 @@ def locked(state: State) -> TextIO:
     return lock
 
 
-def _listeners(state: State) -> dict[str, socket.socket]:
-    """Make the partition directories and listen on every socket of the server."""
-    listeners = {
-        "mailbox": listen_at(state.mailbox_socket, socket.SOCK_STREAM),
-        "admin": listen_at(state.admin_socket, socket.SOCK_STREAM),
+def _listen(state: State, stack: contextlib.ExitStack) -> dict[str, socket.socket]:
+    """Make the partition directories and listen on every socket of the server; `stack` closes and removes them."""
+    wanted = {
+        "mailbox": (state.mailbox_socket, socket.SOCK_STREAM),
+        "admin": (state.admin_socket, socket.SOCK_STREAM),
     }
     for partition in PARTITIONS:
         make_private(state.store(partition))
-        listeners[f"native-{partition}"] = listen_at(state.native_socket(partition), socket.SOCK_SEQPACKET)
-        listeners[f"p11-kit-{partition}"] = listen_at(state.p11_kit_socket(partition), socket.SOCK_STREAM)
+        wanted[f"native-{partition}"] = (state.native_socket(partition), socket.SOCK_SEQPACKET)
+        wanted[f"p11-kit-{partition}"] = (state.p11_kit_socket(partition), socket.SOCK_STREAM)
+    listeners = {}
+    for name, (path, kind) in wanted.items():
+        listeners[name] = stack.enter_context(listen_at(path, kind))
+        stack.callback(path.unlink, missing_ok=True)
     return listeners
-
-
-def _remove(listeners: list[socket.socket]) -> None:
-    for listener in listeners:
-        Path(listener.getsockname()).unlink(missing_ok=True)

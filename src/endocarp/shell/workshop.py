@@ -14,7 +14,7 @@ from pathlib import Path
 from endocarp.box.plan import FIRMWARE
 from endocarp.crypto import keys
 from endocarp.crypto.secret import Secret
-from endocarp.errors import UsageError
+from endocarp.errors import DecodeError, UsageError
 from endocarp.rot.bundle import (
     KEY_NAMES,
     SigningKeys,
@@ -28,7 +28,7 @@ from endocarp.rot.fuses import manufacture
 from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import provision, root_authority, root_certificates
 from endocarp.shell.archive import build, load, source_tree
-from endocarp.shell.config import Config, State, make_private, write
+from endocarp.shell.config import Config, State, make_private, unwritable, write
 from endocarp.shell.machine import locked
 from endocarp.shell.relying import RelyingParty
 from endocarp.wire import pem
@@ -47,6 +47,8 @@ ENTRIES: Mapping[str, str] = {
 ROOT_KEYS: Mapping[str, Suite] = {"root-ecc": Suite.P384, "root-mldsa": Suite.ML_DSA_87}
 """The keys of the provisioning authority, beside those that sign images."""
 
+_RESTORE = "restore the keys, or make another server with --state and --config"
+
 
 class Workshop:
     """Makes what lies in a state directory, with the keys of a configuration directory; `tell` hears each step."""
@@ -61,11 +63,11 @@ class Workshop:
 
         Raises UsageError where the directory holds a device already: its secrets are never made twice.
         """
-        if self.state.device.exists():
-            hint = "to make another server, choose another directory with --state"
-            raise UsageError(f"{self.state.root} holds a device already", hint)
         make_private(self.state.root)
         with locked(self.state):
+            if self.state.device.exists():
+                hint = "to make another server, choose another directory with --state"
+                raise UsageError(f"{self.state.root} holds a device already", hint)
             self._manufacture()
 
     def _manufacture(self) -> None:
@@ -92,7 +94,7 @@ class Workshop:
 
     def _build(self) -> None:
         signing, root = self._signing_keys(), self._root_keys()
-        model = load(self.state.model).decode()
+        model = self._model()
         tree = source_tree()
         archives = {name: build(entry, tree) for name, entry in ENTRIES.items()}
         images = {firmware_id: archives[name] for name, firmware_id in FIRMWARE.items()}
@@ -118,8 +120,17 @@ class Workshop:
         write(fresh.bundle, bundle)
         write(fresh.manifest, manifest)
         shutil.rmtree(self.state.images, ignore_errors=True)
-        fresh.images.rename(self.state.images)
-        fresh.root.rmdir()
+        try:
+            fresh.images.rename(self.state.images)
+            fresh.root.rmdir()
+        except OSError as error:
+            raise unwritable(self.state.images, error) from None
+
+    def _model(self) -> str:
+        try:
+            return load(self.state.model).decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise UsageError(f"{self.state.model} is damaged", "put back a copy of it") from None
 
     def _signing_keys(self) -> SigningKeys:
         return SigningKeys.load(self._keys(KEY_NAMES))
@@ -139,14 +150,22 @@ class Workshop:
         if missing and self.state.device.exists():
             raise UsageError(
                 f"the keys that this device was made with are missing: {', '.join(missing)}",
-                "restore them, or make another server with --state and --config",
+                _RESTORE,
             )
         for name, suite in wanted.items():
             if not paths[name].exists():
                 with keys.generate(suite).export() as secret:
                     write(paths[name], bytes(secret.view))
-        return {name: _read_secret(path) for name, path in paths.items()}
+        return {name: _read_key(paths[name], suite) for name, suite in wanted.items()}
 
 
-def _read_secret(path: Path) -> Secret:
-    return Secret(path.read_bytes())
+def _read_key(path: Path, suite: Suite) -> Secret:
+    """Read a key that was exported, and see that it is one. Raises UsageError, which names the file, where it is none."""
+    try:
+        secret = Secret(path.read_bytes())
+        keys.load(suite, secret)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", _RESTORE) from None
+    except DecodeError:
+        raise UsageError(f"{path} holds no key for {suite.name}", _RESTORE) from None
+    return secret

@@ -1,9 +1,10 @@
 """The admin socket: answers how the box stands, and collects evidence. Both ends of it."""
 
+import contextlib
 import socket
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, assert_never, overload
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, Refused
 from endocarp.shell.channel import cut
@@ -22,7 +23,8 @@ from endocarp.wire.admin import (
 
 _HEADER_SIZE = 4
 _PATIENCE = 30.0
-"""Seconds that one question may take from its first to its last octet, and its answer to be taken."""
+"""Seconds to wait for the next octets of a question, and for its answer to be taken."""
+_ANSWERS = {GetStatus: Status, GetEvidence: Evidence}
 
 
 class Box(Protocol):
@@ -44,23 +46,24 @@ def serve_admin(listener: socket.socket, box: Box) -> None:
 
 def _serve(connection: socket.socket, box: Box) -> None:
     connection.settimeout(_PATIENCE)
-    while (message := receive_frame(connection)) is not None:
-        send_frame(connection, AdminReply(body=_answer(message, box)).encode())
+    with contextlib.suppress(DecodeError):  # who breaks the framing is not answered
+        while (message := receive_frame(connection)) is not None:
+            send_frame(connection, AdminReply(body=_answer(message, box)).encode())
 
 
 def _answer(message: bytes, box: Box) -> Status | Evidence | Failure:
     try:
-        match AdminRequest.decode(message).body:
+        match body := AdminRequest.decode(message).body:
             case GetStatus():
                 return box.status(time.monotonic())
             case GetEvidence(nonce):
                 return Evidence(box.evidence(nonce))
+            case _:
+                assert_never(body)
     except Refused as refused:
         return Failure(refused.rule, cut(refused.reason), cut(refused.advice()))
     except EndocarpError as error:
         return Failure(error.code, cut(str(error)), cut(error.advice()))
-    except OSError:
-        return Failure("process.rot", "the root of trust is being reset", "try again in a moment")
 
 
 def receive_frame(connection: socket.socket) -> bytes | None:
@@ -93,18 +96,26 @@ def send_frame(connection: socket.socket, message: bytes) -> None:
     connection.sendall(FrameHeader(len(message)).encode() + message)
 
 
+@overload
+def ask(path: Path, request: GetStatus) -> Status: ...
+@overload
+def ask(path: Path, request: GetEvidence) -> Evidence: ...
 def ask(path: Path, request: GetStatus | GetEvidence) -> Status | Evidence:
     """Ask the box whose admin socket lies at `path`.
 
-    Raises OSError where nobody listens, Refused where the box could not answer, DeviceError where it says nothing.
+    Raises OSError where nobody listens, Refused where the box could not answer, DeviceError where it says nothing,
+    DecodeError where it says what makes no sense.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(path))
         send_frame(connection, AdminRequest(body=request).encode())
         message = receive_frame(connection)
     if message is None:
-        raise DeviceError(0, "the box closed the connection without an answer")
+        hint = "see what it told on its own terminal, and try again"
+        raise DeviceError(0, "the box closed the connection without an answer", hint)
     body = AdminReply.decode(message).body
     if isinstance(body, Failure):
         raise Refused(body.rule, body.reason, body.hint)
+    if not isinstance(body, _ANSWERS[type(request)]):
+        raise DecodeError("AdminReply.body", f"{type(body).__name__} for {type(request).__name__}")
     return body

@@ -1,5 +1,6 @@
 """What the box answers on its admin socket: how it stands, and evidence, made from what runs right now."""
 
+import contextlib
 import functools
 import os
 import re
@@ -13,15 +14,15 @@ from endocarp.box.plan import PARTITIONS
 from endocarp.box.statements import statements
 from endocarp.client import connect
 from endocarp.crypto.digest import sha384
-from endocarp.errors import Refused
+from endocarp.errors import DecodeError, Refused
 from endocarp.shell.archive import read_sealed
-from endocarp.shell.channel import Child
+from endocarp.shell.channel import Child, cut
 from endocarp.shell.inventory import inventory
 from endocarp.shell.machine import Machine
 from endocarp.shell.mailbox import Mailbox
 from endocarp.version import VERSION
 from endocarp.wire.admin import Measurement, PartitionStatus, ProcessState, ProcessStatus, Status
-from endocarp.wire.control import SandboxReport
+from endocarp.wire.control import ROT_GONE, SandboxReport
 from endocarp.wire.evidence import StashEntry
 
 _NOTHING_YET = SandboxReport(0, 0, 0, 0, 0, 0)
@@ -73,7 +74,7 @@ class Answers:
         return Status(
             VERSION,
             box.machine.model,
-            str(box.machine.state.root),
+            cut(str(box.machine.state.root)),
             box.boots,
             processes=(self._own(now), *[self._process(one, now) for one in list(box.running.values())]),
             partitions=tuple(self._partition(number) for number in PARTITIONS),
@@ -101,12 +102,13 @@ class Answers:
 
     def _partition(self, number: int) -> PartitionStatus:
         state = self.box.machine.state
-        return PartitionStatus(number, str(state.native_socket(number)), str(state.p11_kit_socket(number)))
+        doors = (state.native_socket(number), state.p11_kit_socket(number))
+        return PartitionStatus(number, *(cut(str(door)) for door in doors))
 
     def evidence(self, nonce: bytes) -> bytes:
         """Collect evidence over a nonce of 32 octets.
 
-        Raises Refused `process.rot` while the server is being reset, OSError and DecodeError where it dies just now.
+        Raises Refused `process.rot` while the server is being reset, DeviceError where a vault does not answer.
         """
         box = self.box
         sandboxes = {"box": self.own} | {
@@ -132,9 +134,11 @@ class Answers:
             door = self.box.machine.state.native_socket(call.partition)
             with connect(f"unix:{door}") as partition:
                 return partition.report(call.nonce).encode()
-        if self.box.mailbox is None:
-            raise Refused("process.rot", "the root of trust is being reset", "try again in a moment")
-        return self.box.mailbox.call(call.request)
+        mailbox = self.box.mailbox
+        if mailbox is not None:
+            with contextlib.suppress(OSError, DecodeError):  # it is gone, which the box hears just now
+                return mailbox.call(call.request)
+        raise Refused(ROT_GONE, "the root of trust is being reset", "try again in a moment")
 
 
 def resident(pid: int) -> int:

@@ -130,9 +130,12 @@ def record(where: str, value: object, size: int) -> Sequence[Any]:
 
 
 def mapping(where: str, value: object, *, most: int) -> Mapping[Any, Any]:
-    """Return `value` if it is a map of at most `most` entries."""
+    """Return `value` if it is a map of at most `most` entries, whose keys are integers or texts."""
     if not isinstance(value, Mapping):
         raise DecodeError(where, "no map")
+    # 1, 1.0, true and simple(1) are four keys on the wire, and one to a dictionary.
+    if not all(type(key) in (int, str) for key in value):
+        raise DecodeError(where, "a key that is neither integer nor text")
     if len(value) > most:
         raise DecodeError(where, f"{len(value)} entries, at most {most}")
     return value

@@ -90,6 +90,7 @@ def _changed(payload: bytes, claim: Claim, value: Any) -> bytes:
         (Claim.CHAINS, {2: [b"1", b"2", b"", b"4", b"5"]}, "Chain.fmc_alias"),
         (Claim.CHAINS, {2: [b"1", b"2", b"3", b"4", bytes((16 << 10) + 1)]}, "Chain.dpe_leaf"),
         (Claim.QUOTES, {2: bytes((16 << 10) + 1)}, "Evidence.quotes"),
+        (Claim.QUOTES, {2.0: b"quote"}, "Evidence.quotes"),
         (Claim.FW_INFO, None, "Evidence.fw_info"),
         (Claim.PCR_LOG, bytes((16 << 10) + 1), "Evidence.pcr_log"),
         (Claim.STASH_LOG, [[1, "box", bytes(48)]], "StashEntry"),

@@ -7,7 +7,7 @@ reference named that it was compared to. So nothing passes by not having been lo
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -143,6 +143,10 @@ def _said_to_plain(said: Said) -> dict[str, str]:
     }
 
 
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
 class Ledger:
     """Collects findings and statements while evidence is appraised; `verdict` closes it."""
 
@@ -163,11 +167,14 @@ class Ledger:
         return good
 
     def note(self, finding: Finding) -> None:
-        """Note a finding. A rule that compares holds only with the name of the reference it was compared to."""
+        """Note a finding. A rule that compares holds only with the name of the reference it was compared to.
+
+        Reasons quote what a server said: what would steer a terminal in them is spelt out.
+        """
         if finding.outcome is Outcome.HELD and RULES[finding.rule].compared and not finding.reference:
             raise ValueError(f"{finding.rule} may not hold without a reference that is named")
         assert finding.rule in RULES
-        self._findings.append(finding)
+        self._findings.append(replace(finding, reason=_printable(finding.reason)))
 
     def fail(self, rule: str, reason: str, *, subject: str = "") -> None:
         """Note that a rule failed."""

@@ -44,6 +44,15 @@ def test_telling_about_a_rule_does_not_make_it_hold() -> None:
     ]
 
 
+@pytest.mark.parametrize("steering", ["\x1b[2J\x1b[HVERIFIED", "\x9b2J", "\r", "\u202e", "\n"])
+def test_what_a_server_says_never_steers_the_terminal_of_the_reader(steering: str) -> None:
+    ledger = Ledger()
+    ledger.fail("chain.issuer.rt_alias.ecc384", f"it names another issuer than {steering}")
+    reason = ledger.verdict().findings[0].reason
+    assert reason.isprintable()
+    assert reason.startswith("it names another issuer than \\")
+
+
 def test_an_empty_verdict_accepts_nothing() -> None:
     verdict = Ledger().verdict()
     assert not verdict.accepted

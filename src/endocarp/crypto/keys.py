@@ -313,8 +313,11 @@ def _public_from_raw(suite: Suite, raw: bytes) -> PublicLibraryKey:
 
 def _rsa_public(suite: Suite, raw: bytes) -> rsa.RSAPublicKey:
     modulus, exponent = _rsa_numbers(raw)
+    # A negative number is as long as its magnitude is.
+    if modulus < 0 or modulus.bit_length() != _MODULUS_BITS[suite]:
+        raise ValueError
     # FIPS 186-5, 5.1: the exponent is odd, above 2^16 and below 2^256.
-    if modulus.bit_length() != _MODULUS_BITS[suite] or not exponent & 1 or not 1 << 16 < exponent < 1 << 256:
+    if not exponent & 1 or not 1 << 16 < exponent < 1 << 256:
         raise ValueError
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 

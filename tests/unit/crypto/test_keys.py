@@ -208,12 +208,18 @@ def test_a_public_key_lies_on_its_curve_and_has_its_size(suite: Suite, raw: byte
 
 
 @pytest.mark.parametrize(
-    ("bits", "exponent"),
-    [(2047, 65537), (2048, 3), (2048, 65538), (2048, (1 << 256) + 1)],
-    ids=["short modulus", "small exponent", "even exponent", "large exponent"],
+    ("modulus", "exponent"),
+    [
+        ((1 << 2047) - 1, 65537),
+        (1 - (1 << 2048), 65537),
+        ((1 << 2048) - 1, 3),
+        ((1 << 2048) - 1, 65538),
+        ((1 << 2048) - 1, (1 << 256) + 1),
+    ],
+    ids=["short modulus", "negative modulus", "small exponent", "even exponent", "large exponent"],
 )
-def test_an_rsa_key_keeps_to_fips_186_5(bits: int, exponent: int) -> None:
-    raw = der.sequence(der.integer((1 << bits) - 1), der.integer(exponent))
+def test_an_rsa_key_keeps_to_fips_186_5(modulus: int, exponent: int) -> None:
+    raw = der.sequence(der.integer(modulus), der.integer(exponent))
     with pytest.raises(DecodeError, match="no public key for RSA2048"):
         PublicKey.from_raw(Suite.RSA2048, raw)
 

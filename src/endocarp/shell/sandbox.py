@@ -41,16 +41,18 @@ _TRUNCATE = 1 << 14
 
 # What every process needs once it runs: its own memory, threads, descriptors that it has, time, entropy, the end.
 _RUNNING = """
-    brk clock_gettime clock_nanosleep close dup epoll_ctl epoll_wait epoll_pwait exit exit_group fcntl
-    fstat futex getpid gettid getrandom gettimeofday getuid geteuid lseek madvise membarrier mlock mmap mprotect
-    mremap munmap nanosleep newfstatat poll ppoll pread64 read restart_syscall rseq rt_sigaction rt_sigprocmask
-    rt_sigreturn sched_getaffinity sched_yield set_robust_list sigaltstack tgkill uname wait4 write writev
+    brk clock_gettime clock_nanosleep close dup epoll_ctl epoll_wait epoll_pwait exit exit_group fstat futex
+    getpid gettid getrandom gettimeofday getuid geteuid lseek madvise membarrier mlock mmap mprotect mremap
+    munmap nanosleep newfstatat poll ppoll pread64 read restart_syscall rseq rt_sigaction rt_sigprocmask
+    rt_sigreturn sched_getaffinity sched_yield set_robust_list sigaltstack uname wait4 write writev
 """.split()
 _TALKING = "getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto setsockopt shutdown".split()
 _KEEPING = "ftruncate memfd_create memfd_secret readlink".split()  # more memory for secrets: `shell.memory`
 _STORING = "fdatasync fsync ftruncate open openat pwrite64 rename renameat renameat2 unlink unlinkat".split()
 _IOCTLS = (0x5401, 0x5421, 0x5450, 0x5451)
 """TCGETS, FIONBIO, FIONCLEX, FIOCLEX (asm-generic/ioctls.h): what the interpreter itself asks of a descriptor."""
+_FCNTLS = (0, 1, 2, 3, 4, 1030, 1033, 1034)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS (fcntl.h, linux/fcntl.h)."""
 _NEVER = """
     bpf delete_module execve execveat finit_module fork init_module io_uring_setup kexec_load keyctl mount
     perf_event_open pivot_root process_vm_readv process_vm_writev ptrace setns umount2 unshare userfaultfd vfork
@@ -204,6 +206,11 @@ def _seccomp(pyseccomp: Any, calls: Sequence[str], notes: list[str]) -> Seccomp:
             table.add_rule(pyseccomp.ALLOW, name)
         for number in _IOCTLS:  # not TIOCSTI, which types on the terminal of whoever started the server
             table.add_rule(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, number))
+        # Nor signals to other processes of the same user, sent outright or by a descriptor with an owner (F_SETOWN):
+        # Landlock knows of them only from Linux 6.12 on.
+        for number in _FCNTLS:
+            table.add_rule(pyseccomp.ALLOW, "fcntl", pyseccomp.Arg(1, pyseccomp.EQ, number))
+        table.add_rule(pyseccomp.ALLOW, "tgkill", pyseccomp.Arg(0, pyseccomp.EQ, os.getpid()))
         for name in _NEVER:
             table.add_rule(pyseccomp.KILL_PROCESS, name)
         # Threads, but no processes. The flags of clone3 lie in memory where a filter cannot see them: it is said

@@ -412,6 +412,36 @@ def test_without_libseccomp_landlock_still_holds_and_the_report_says_what_to_ins
     assert set(_refused(results)) == expected
 
 
+BY_THE_FILTER_ALONE = """
+import errno, pyseccomp
+pyseccomp.get_api()
+older = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+older.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "landlock_create_ruleset")
+older.load()
+parent = os.getppid()
+report = enter(FRONT)
+assert (report.landlock_abi, report.seccomp) == (0, 2)
+results = {
+    "signal a thread of its own": attempt(lambda: call(234, os.getpid(), threading.get_native_id(), 0)),
+    "copy a descriptor": attempt(lambda: pair[0].dup().close()),
+    "signal another": attempt(lambda: call(234, parent, parent, 0)),
+    "signal another by a descriptor": attempt(lambda: fcntl.fcntl(pair[0], fcntl.F_SETOWN, parent)),
+    "choose the signal": attempt(lambda: fcntl.fcntl(pair[0], fcntl.F_SETSIG, signal.SIGKILL)),
+}
+"""
+
+
+@needs_seccomp
+@on_x86_64
+def test_without_landlock_the_filter_still_keeps_signals_from_other_processes(tmp_path: Path) -> None:
+    results = _results(BY_THE_FILTER_ALONE, tmp_path)
+    assert set(_refused(results)) == {
+        "signal another",
+        "signal another by a descriptor",
+        "choose the signal",
+    }
+
+
 # --- the same in threads, for their lines -----------------------------------------------------------------------------
 
 

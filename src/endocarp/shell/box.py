@@ -284,7 +284,7 @@ class Box:
         match message.body:
             case Progress(text):
                 self.above.progress(text)
-            case Ready():
+            case Ready() if self.running[name].sandbox is None:
                 self._ready(happened.child, message.body)
             case Failed(rule, reason) if rule == ROT_GONE:
                 # Its death follows, and that of rot, which says what is to be done.
@@ -292,12 +292,15 @@ class Box:
             case Failed(rule, reason, hint):
                 raise Refused(rule, f"{name}: {reason}", hint)
             case _:
-                raise Refused("process.control", f"{name} sent what only its parent may send", REBUILD)
+                happened.child.process.kill()
+                reason = f"{name} sent what it may not: it is ready once, the rest comes from its parent"
+                raise Refused("process.control", reason, REBUILD)
 
     def _ready(self, child: Child, ready: Ready) -> None:
         self.running[child.name].sandbox = ready.sandbox
         self._served.add(child.name)
-        self.pin = ready.pin or self.pin
+        if kind_of(child.name) == "vault":
+            self.pin = ready.pin or self.pin
         missing = "; ".join(note.text for note in ready.sandbox.notes)
         self.above.progress(
             f"{child.name}: serves, pid {child.process.pid}{f' ({missing})' if missing else ''}"

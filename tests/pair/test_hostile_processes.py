@@ -1,0 +1,61 @@
+"""Processes of the server that were taken over: what they say to the box, and what comes of it."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from endocarp.errors import Refused
+from endocarp.shell.box import Box, Happened, Running
+from endocarp.shell.channel import Channel, Child, pair
+from endocarp.shell.machine import Machine
+from endocarp.wire.control import ControlMessage, Progress, Ready, SandboxReport
+
+NOTHING = SandboxReport(0, 1, 1, 0, 0, 0)
+EVERYTHING = SandboxReport(0, 1, 1, 7, 2, 2)
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    """Return a box whose account of the boot nobody reads."""
+    ours, theirs = pair()
+    with ours, theirs:
+        yield Box(cast("Machine", None), Channel(ours), require_sandbox=False)
+
+
+@pytest.fixture
+def front(box: Box) -> Iterator[Child]:
+    """Return a front that the box has just started: a process of its own, at the end of a control channel."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
+        child = Child("front", process, Channel(ours))
+        box.running["front"] = Running("front", bytes(48), child, 0.0)
+        yield child
+        process.kill()
+
+
+def say(box: Box, child: Child, body: Progress | Ready) -> None:
+    box._note(Happened(child, ControlMessage(body=body)))
+
+
+def test_a_process_says_once_what_its_sandbox_is(box: Box, front: Child) -> None:
+    say(box, front, Ready(NOTHING))
+    with pytest.raises(Refused, match="front sent what it may not") as refused:
+        say(box, front, Ready(EVERYTHING))
+    assert refused.value.rule == "process.control"
+    assert box.running["front"].sandbox == NOTHING
+
+
+def test_a_process_that_breaks_the_rules_of_its_channel_is_ended(box: Box, front: Child) -> None:
+    say(box, front, Ready(NOTHING))
+    with pytest.raises(Refused):
+        say(box, front, Ready(EVERYTHING))
+    assert front.process.wait(10) == -9
+
+
+def test_only_a_vault_has_a_pin_to_tell(box: Box, front: Child) -> None:
+    box.pin = "12345678"
+    say(box, front, Ready(NOTHING, "87654321"))
+    assert box.pin == "12345678"

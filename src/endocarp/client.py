@@ -11,6 +11,7 @@ thread at a time. This is the only module outside `shell` that opens a socket.
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -49,6 +50,10 @@ _HINTS: Mapping[Status, str] = MappingProxyType(
         Status.STORE_FAILED: "look after the disk of the server",
     }
 )
+
+
+_TIME = struct.Struct("ll")
+"""Seconds and microseconds, as a socket takes them."""
 
 
 class _ClosedLine:
@@ -284,9 +289,9 @@ class Session(_Closing):
 class Partition(_Closing):
     """A partition of a server: what may be asked without login, and the way to sessions."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(_dial(address))
-        self._address = address
+    def __init__(self, address: str, patience: float | None = None) -> None:
+        super().__init__(_dial(address, patience))
+        self._address, self._patience = address, patience
         self.number = self._connection.partition
 
     def info(self) -> hsm.InfoReply:
@@ -299,7 +304,7 @@ class Partition(_Closing):
 
     def session(self, pin: str | None = None) -> Session:
         """Open a session, a connection of its own; logged in where a PIN is given."""
-        session = Session(_dial(self._address))
+        session = Session(_dial(self._address, self._patience))
         try:
             if pin is not None:
                 session.log_in(pin)
@@ -309,12 +314,13 @@ class Partition(_Closing):
         return session
 
 
-def connect(address: str | None = None) -> Partition:
+def connect(address: str | None = None, *, patience: float | None = None) -> Partition:
     """Connect to a partition: `unix:/path/to/native.sock`, or where a server puts its partition 0.
 
-    DeviceError, with the system's number, where nothing answers.
+    `patience` is how many seconds one answer may take, None for ever. DeviceError, with the system's number, where
+    nothing answers.
     """
-    return Partition(address or default_address())
+    return Partition(address or default_address(), patience)
 
 
 def default_address() -> str:
@@ -323,12 +329,16 @@ def default_address() -> str:
     return f"unix:{state}/endocarp/partition-0/native.sock"
 
 
-def _dial(address: str) -> Connection:
+def _dial(address: str, patience: float | None = None) -> Connection:
     scheme, _, path = address.partition(":")
     if scheme != "unix" or not path:
         raise UsageError(f"no address: {address!r}", "an address is unix:/path/to/native.sock")
     end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        if patience is not None:
+            limit = _TIME.pack(int(patience), int(patience % 1 * 1e6))
+            for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                end.setsockopt(socket.SOL_SOCKET, way, limit)
         end.connect(path)
         return Connection(end)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The client of the native door, against a vault process in this process, and against servers that misbehave."""
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -222,6 +223,16 @@ def test_a_server_that_says_nonsense_is_told(tmp_path: Path) -> None:
         with pytest.raises(DecodeError):
             connect(f"unix:{path}")
         thread.join()
+
+
+def test_a_server_that_does_not_answer_in_time_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "native.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(DeviceError, match="went away") as caught:
+            connect(f"unix:{path}", patience=0.05)
+    assert caught.value.number == errno.EAGAIN
 
 
 def test_a_server_that_goes_away_is_told() -> None:

@@ -25,6 +25,8 @@ from endocarp.wire.admin import Measurement, PartitionStatus, ProcessState, Proc
 from endocarp.wire.control import ROT_GONE, SandboxReport
 from endocarp.wire.evidence import StashEntry
 
+REPORT_TIME = 20.0
+"""Seconds that the report of a partition may take: the front, which may have been taken over, passes it on."""
 _NOTHING_YET = SandboxReport(0, 0, 0, 0, 0, 0)
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 _components = functools.cache(inventory)
@@ -132,7 +134,7 @@ class Answers:
     def _answer(self, call: Call | ReportCall) -> bytes:
         if isinstance(call, ReportCall):
             door = self.box.machine.state.native_socket(call.partition)
-            with connect(f"unix:{door}") as partition:
+            with connect(f"unix:{door}", patience=REPORT_TIME) as partition:
                 return partition.report(call.nonce).encode()
         mailbox = self.box.mailbox
         if mailbox is not None:

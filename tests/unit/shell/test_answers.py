@@ -46,11 +46,12 @@ from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
 from endocarp.verifier.policy import References
 from endocarp.version import VERSION
-from endocarp.wire import custody, mailbox
+from endocarp.wire import custody, hsm, mailbox
 from endocarp.wire.admin import ProcessState, Status
 from endocarp.wire.control import Note, SandboxReport
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence, StashEntry
+from endocarp.wire.hsm import Welcome
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Suite
 
@@ -273,3 +274,28 @@ def test_where_a_vault_is_away_evidence_is_refused(booted: BoxSimulator) -> None
     booted.machine.state.native_socket(0).unlink()
     with pytest.raises(DeviceError, match="nothing answers at unix:"):
         Answers(booted, OWN).evidence(NONCE)
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_front_that_keeps_the_box_waiting_does_not_hold_its_admin_socket(
+    booted: BoxSimulator, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    monkeypatch.setattr("endocarp.shell.answers.REPORT_TIME", 0.2)
+    door = booted.machine.state.native_socket(0)
+    door.unlink()
+    with listen_at(door, socket.SOCK_SEQPACKET) as listener:
+
+        def stall() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for _ in range(answers):
+                    connection.recv(64)
+                    connection.sendall(Welcome(hsm.Status.OK, hsm.VERSION, 0, 0).encode())
+                while connection.recv(4096):
+                    pass
+
+        stalling = threading.Thread(target=stall)
+        stalling.start()
+        with pytest.raises(DeviceError, match="the server went away"):
+            Answers(booted, OWN).evidence(NONCE)
+        stalling.join(10)

@@ -1,17 +1,26 @@
 """Processes of the server that were taken over: what they say to the box, and what comes of it."""
 
+import contextlib
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
+from tests.simulators.vault import VaultProcess
 
+from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
+from endocarp.hsm.vault import Vault
 from endocarp.shell.box import Box, Happened, Running
 from endocarp.shell.channel import Channel, Child, pair
 from endocarp.shell.machine import Machine
+from endocarp.shell.vault import take_connections
+from endocarp.wire import hsm
 from endocarp.wire.control import ControlMessage, Progress, Ready, SandboxReport
+from endocarp.wire.hsm import Door, Hello
 
 NOTHING = SandboxReport(0, 1, 1, 0, 0, 0)
 EVERYTHING = SandboxReport(0, 1, 1, 7, 2, 2)
@@ -34,6 +43,12 @@ def front(box: Box) -> Iterator[Child]:
         box.running["front"] = Running("front", bytes(48), child, 0.0)
         yield child
         process.kill()
+
+
+@pytest.fixture
+def vault() -> Iterator[Vault]:
+    with Secret(bytes(range(32))) as key:
+        yield VaultProcess(key).vault
 
 
 def say(box: Box, child: Child, body: Progress | Ready) -> None:
@@ -59,3 +74,33 @@ def test_only_a_vault_has_a_pin_to_tell(box: Box, front: Child) -> None:
     box.pin = "12345678"
     say(box, front, Ready(NOTHING, "87654321"))
     assert box.pin == "12345678"
+
+
+# --- a front that hands over more than there is room for ----------------------------------------------------------
+
+
+def test_a_vault_holds_so_many_connections_and_no_more(vault: Vault) -> None:
+    ours, theirs = pair()
+    take_connections(theirs, vault, threading.BoundedSemaphore(2))
+    with ours, contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(hand_over(ours)) for _ in range(3))
+        assert (first.recv(64) != b"", second.recv(64) != b"", third.recv(64)) == (True, True, b"")
+        first.close()
+        assert eventually(lambda: stack.enter_context(hand_over(ours)).recv(64) != b"")
+
+
+def hand_over(channel: socket.socket) -> socket.socket:
+    """Hand a new connection over, and return the client's end of it."""
+    client, server = pair()
+    with server:
+        hello = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+        socket.send_fds(channel, [hello.encode()], [server.fileno()])
+    return client
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from endocarp.crypto import selftest
@@ -27,6 +28,8 @@ from endocarp.wire.control import ROT_GONE, Pair, Ready, SandboxReport, Stop
 
 HELLO_LIMIT = 64
 """Octets of the message beside a connection: a Hello has fewer."""
+MAX_CONNECTIONS = 2048
+"""How many connections a vault holds at once; its store keeps descriptors to work with wherever 4,096 may be open."""
 
 
 def main() -> None:
@@ -100,17 +103,21 @@ def _for_report(report: SandboxReport) -> dict[str, str]:
 
 def _take_pairs(control: Channel, vault: Vault) -> None:
     """Take pair channels from box until it says stop, or is gone."""
+    places = threading.BoundedSemaphore(MAX_CONNECTIONS)
     while (received := control.receive()) is not None:
         message, descriptors = received
         if isinstance(message.body, Stop):
             return
         if isinstance(message.body, Pair):
             for descriptor in descriptors:
-                take_connections(socket.socket(fileno=descriptor), vault)
+                take_connections(socket.socket(fileno=descriptor), vault, places)
 
 
-def take_connections(channel: socket.socket, vault: Vault) -> None:
-    """Serve every connection that comes over a pair channel, in threads of their own."""
+def take_connections(channel: socket.socket, vault: Vault, places: threading.BoundedSemaphore) -> None:
+    """Serve every connection that comes over a pair channel, in threads of their own.
+
+    Each takes one of `places` until it ends; where none is left, it is closed at once.
+    """
 
     def serve() -> None:
         with channel:
@@ -119,16 +126,22 @@ def take_connections(channel: socket.socket, vault: Vault) -> None:
                 if not hello:
                     return
                 for descriptor in descriptors:
-                    start_connection(socket.socket(fileno=descriptor), hello, vault)
+                    connection = socket.socket(fileno=descriptor)
+                    if places.acquire(blocking=False):
+                        start_connection(connection, hello, vault, places.release)
+                    else:
+                        connection.close()
 
     in_thread("pair", serve)
 
 
-def start_connection(connection: socket.socket, hello: bytes, vault: Vault) -> None:
-    """Serve one connection in a thread of its own; `hello` is what its client said first."""
+def start_connection(
+    connection: socket.socket, hello: bytes, vault: Vault, done: Callable[[], None] = lambda: None
+) -> None:
+    """Serve one connection in a thread of its own; `hello` is what its client said first, `done` is called at the end."""
 
     def serve(connection: socket.socket) -> None:
         line = Line(connection, hsm.MESSAGE_LIMIT + 1)
         Conversation(line, VaultConnection(vault)).run(hello)
 
-    attend(connection, "connection", serve)
+    attend(connection, "connection", serve, done)

@@ -1,11 +1,13 @@
 """Processes of the server that were taken over: what they say to the box, and what comes of it."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,7 +19,7 @@ from endocarp.hsm.vault import Vault
 from endocarp.shell.box import Box, Happened, Running
 from endocarp.shell.channel import Channel, Child, pair
 from endocarp.shell.machine import Machine
-from endocarp.shell.vault import take_connections
+from endocarp.shell.vault import take_connections, wait_for_store
 from endocarp.wire import hsm
 from endocarp.wire.control import ControlMessage, Progress, Ready, SandboxReport
 from endocarp.wire.hsm import Door, Hello
@@ -74,6 +76,26 @@ def test_only_a_vault_has_a_pin_to_tell(box: Box, front: Child) -> None:
     box.pin = "12345678"
     say(box, front, Ready(NOTHING, "87654321"))
     assert box.pin == "12345678"
+
+
+# --- a vault that has outlived its box ------------------------------------------------------------------------------
+
+
+def test_a_vault_waits_until_an_earlier_one_has_let_go_of_the_store(tmp_path: Path) -> None:
+    earlier = wait_for_store(tmp_path)
+    waited: list[int] = []
+    later = threading.Thread(target=lambda: waited.append(wait_for_store(tmp_path)))
+    later.start()
+    later.join(0.1)
+    assert waited == []
+    os.close(earlier)
+    later.join(10)
+    os.close(waited.pop())
+
+
+def test_a_store_that_is_not_there_is_told_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no/store: No such file"):
+        wait_for_store(tmp_path / "no" / "store")
 
 
 # --- a front that hands over more than there is room for ----------------------------------------------------------

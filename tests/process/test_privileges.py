@@ -148,7 +148,7 @@ def test_a_vault_has_no_listening_socket_and_opens_no_file_but_its_store(
     except PermissionError:
         pytest.skip("the descriptors of a process that cannot be dumped are for root to read")
     files = {path for path in held if path.startswith("/") and not path.startswith(MEMORY)}
-    assert files == {str(running.home.records)}
+    assert files == {str(running.home.records), str(running.home.records.parent)}
     listening = {
         line.split()[6]
         for line in Path("/proc/net/unix").read_text().splitlines()[1:]

@@ -4,6 +4,7 @@ Connections come over pair channels, which box sets up: each message is the Hell
 connection.
 """
 
+import fcntl
 import os
 import socket
 import sys
@@ -49,6 +50,9 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     selftest.run(selftest.Algorithm)
     root_of_trust = socket.socket(fileno=int(arguments["custody"]))
     number, store = int(arguments["partition"]), Path(arguments["store"])
+    # Both before there is anything to protect: no secret, and no octet of a store that anybody may have changed.
+    wait_for_store(store)
+    got = enter(vault_profile(store), required="require-sandbox" in arguments)
     seal_key = Secret(ask(root_of_trust, custody.SealKey()).key)
     partition, pin = open_store(number, store, seal_key)
     if partition.torn:
@@ -59,12 +63,27 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     certification = ask(
         root_of_trust, custody.CertifyIdentity(identity.ecc.public.raw, identity.mldsa.public.raw)
     )
-    report = sandbox_report(enter(vault_profile(store), required="require-sandbox" in arguments), memory.mode)
+    report = sandbox_report(got, memory.mode)
     surroundings = Surroundings(certification, memory.mode.name.lower(), _for_report(report))
     vault = Vault(partition, surroundings, os.urandom, threading.RLock())
     control.send(Ready(report, pin.decode() if pin else ""))
     _take_pairs(control, vault)
     seal_key.close()
+
+
+def wait_for_store(store: Path) -> int:
+    """Wait until a store is free, and return the descriptor that keeps it for this process until that is closed.
+
+    A vault whose box was killed may still be finishing what it was asked, when the next box has started already: two
+    vaults that write one store would lose what one of them has acknowledged. Raises Refused where there is no store.
+    """
+    try:
+        directory = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "make it again, or take another state directory with --state"
+        raise Refused("store-failed", f"{store}: {error.strerror}", hint) from None
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    return directory
 
 
 def open_store(number: int, store: Path, seal_key: Secret) -> tuple[Partition, bytes | None]:

@@ -14,7 +14,7 @@ from bench.peers import LABEL, PEER_PIN, SOFTHSM, OurServer, our_server, scratch
 from bench.placement import Placement, place
 from bench.rows import Row, interleaved, median_time
 from endocarp.client import Connection, connect
-from endocarp.wire.hsm import Ping
+from endocarp.wire.hsm import Operation
 from endocarp.wire.suites import Scheme, Suite
 
 COUNT = 2000
@@ -61,7 +61,7 @@ def _round_trips(server: OurServer) -> Iterator[Row]:
             end.connect(server.native.removeprefix("unix:"))
             ours = Connection(end)
             found = interleaved(
-                partial(median_time, partial(ours.execute, Ping()), COUNT),
+                partial(median_time, partial(ours.ask, Operation.PING, b""), COUNT),
                 partial(median_time, partial(_exchange, peer), COUNT),
             )
             ours.close()

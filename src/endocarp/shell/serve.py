@@ -4,7 +4,6 @@ A core decides; this loop moves octets, waits, runs jobs while no lock is held, 
 for. An error of our own ends one conversation and is told on stderr; it never reaches another one.
 """
 
-import contextlib
 import errno
 import socket
 import sys
@@ -12,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol, assert_never, cast
 
 from endocarp.core import Ask, Close, Core, Event, HandOver, Job
@@ -42,7 +42,7 @@ class Asking(Core, Protocol):
 class Conversation:
     """One conversation: a core at one end of a line.
 
-    `lock` is what the core's decisions are made under; `ask` carries a question to the process behind; `hand_over`
+    `lock` is what the core's decisions are made under, one of its own where others have no part in them; `ask` carries a question to the process behind; `hand_over`
     passes the descriptor of this line on.
     """
 
@@ -50,13 +50,13 @@ class Conversation:
         self,
         line: Line,
         core: Core,
-        lock: "contextlib.AbstractContextManager[object] | None" = None,
+        lock: AbstractContextManager[object] | None = None,
         ask: Callable[[bytes], bytes] | None = None,
         hand_over: Callable[[bytes], None] | None = None,
     ) -> None:
         self.line = line
         self.core = core
-        self.lock = lock or contextlib.nullcontext()
+        self.lock = threading.Lock() if lock is None else lock
         self.ask = ask
         self.hand_over = hand_over
 

@@ -1,5 +1,6 @@
 """The relying party of the tests: knows the simulated server's root by name, and what it must show."""
 
+import json
 from collections.abc import Mapping
 
 from tests.simulators.device import NONCE, NOW, DeviceSimulator, references
@@ -33,3 +34,20 @@ def failed(verdict: Verdict) -> set[str]:
 def unreached(verdict: Verdict) -> set[str]:
     """Return the rules that nobody could look at."""
     return {one.rule for one in verdict.findings if one.outcome is Outcome.UNREACHED}
+
+
+def references_json(expected: References) -> str:
+    """Write reference values as the builder does."""
+    digests = {name: digest.hex() for name, digest in expected.digests.items()}
+    bundle = {key: digests[name] for key, name in _BUNDLE.items()} | {"svn": expected.svn}
+    images = {name: digests[name] for name in ("box", "front", "vault")}
+    rest = {"manifest_digest": digests["manifest"], "rom_digest": digests["rom"]}
+    return json.dumps({"model": expected.model, "bundle": bundle, "images": images, **rest})
+
+
+_BUNDLE = {
+    "vendor_pk_hash": "vendor_keys",
+    "owner_pk_hash": "owner_keys",
+    "fmc_digest": "fmc",
+    "runtime_digest": "runtime",
+}

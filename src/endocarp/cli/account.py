@@ -3,12 +3,14 @@
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from endocarp.box.plan import PARTITIONS
+from endocarp.cli.options import repeat
 from endocarp.shell.config import State
 
 _CLIENT_MODULES = ("/usr/lib/*/pkcs11/p11-kit-client.so", "/usr/lib*/pkcs11/p11-kit-client.so")
@@ -31,16 +33,13 @@ class Account:
         """Say something that is no step."""
         self.console.print(Text(text))
 
-    def serving(self, state: State, options: str, pin: str) -> None:
-        """Tell that the server serves, with everything to paste into a second terminal.
-
-        `options` is what commands need beyond their name to find this server, empty where nothing.
-        """
+    def serving(self, lines: Sequence[str], pin: str) -> None:
+        """Tell that the server serves: with `paste_lines` for a second terminal, and its PIN where one was made."""
         self.step("up: the server serves; stop it with Ctrl-C")
         self.note("")
         self.note("In a second terminal:")
         self.note("")
-        for line in paste_lines(state, options):
+        for line in lines:
             self.note(f"    {line}")
         if pin:
             self.note("")
@@ -49,10 +48,13 @@ class Account:
         self.note("")
 
 
-def paste_lines(state: State, options: str) -> list[str]:
-    """Return the shell lines that reach this server from another terminal."""
+def paste_lines(server: State, *, state: Path | None, config: Path | None) -> list[str]:
+    """Return the shell lines that reach a server from another terminal.
+
+    `state` and `config` are the directories that it was started with, None where they are the usual ones.
+    """
     tools = Path(sys.argv[0]).absolute().parent
-    address = f"unix:path={state.p11_kit_socket(PARTITIONS[0])}"
+    address = f"unix:path={server.p11_kit_socket(PARTITIONS[0])}"
     module = client_module() or "…/p11-kit-client.so   # not here: apt-get install p11-kit-modules"
     return [
         f"export PATH={shlex.quote(str(tools))}:$PATH",
@@ -60,9 +62,9 @@ def paste_lines(state: State, options: str) -> list[str]:
         f"M={module}",
         "pkcs11-tool --module $M -L -O",
         "pkcs11-tool --module $M --login --keypairgen --key-type EC:prime256v1 --label web",
-        f"endocarp status{options}",
-        f"endocarp evidence{options} > evidence.cbor",
-        f"endocarp verify{options} evidence.cbor",
+        f"endocarp status{repeat(state=state)}",
+        f"endocarp evidence{repeat(state=state, config=config)} > evidence.cbor",
+        f"endocarp verify{repeat(config=config)} evidence.cbor",
     ]
 
 

@@ -12,6 +12,7 @@ from endocarp.errors import UsageError
 from endocarp.shell import config as directories
 
 _LIMIT = 1 << 21
+"""The most octets of a file that are looked at: above all evidence that there is."""
 
 
 @click.command()
@@ -39,7 +40,11 @@ def evidence(state: Path | None, config: Path | None, nonce: str | None, out: Pa
     if out is None:
         sys.stdout.buffer.write(found.octets)
     else:
-        out.write_bytes(found.octets)
+        try:
+            out.write_bytes(found.octets)
+        except OSError as error:
+            hint = "choose another file with --out"
+            raise UsageError(f"cannot write {out}: {error.strerror}", hint) from None
 
 
 @click.command()
@@ -58,9 +63,11 @@ def verify(file: Path, config: Path | None, nonce: str | None, show_all: bool, a
     from endocarp.shell.relying import RelyingParty, read_nonce
 
     try:
-        octets = file.read_bytes()[:_LIMIT]
+        with file.open("rb") as source:
+            octets = source.read(_LIMIT)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+        hint = "get evidence with: endocarp evidence > evidence.cbor"
+        raise UsageError(f"cannot read {file}: {error.strerror}", hint) from None
     challenge = None if nonce is None else read_nonce(nonce)
     verdict = RelyingParty(directories.config(config)).judge(octets, challenge, time.time())  # noqa: TID251
     if as_json:

@@ -13,7 +13,7 @@ from endocarp.cli.evidence import evidence, verify
 from endocarp.cli.rot import rot
 from endocarp.cli.status import status
 from endocarp.cli.up import up
-from endocarp.errors import EndocarpError, UsageError
+from endocarp.errors import DeviceError, EndocarpError, UsageError
 from endocarp.version import VERSION
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
@@ -33,17 +33,22 @@ def main() -> NoReturn:
     """Run one command and exit with its code."""
     try:
         sys.exit(endocarp())
-    except UsageError as error:
-        _tell(error, error.advice())
-        sys.exit(EXIT_USAGE)
     except EndocarpError as error:
         _tell(error, error.advice())
-        sys.exit(EXIT_REFUSED)
-    except BrokenPipeError:
-        sys.exit(EXIT_REFUSED)
+        sys.exit(_exit_code(error))
     except OSError as error:
-        _tell(error, "is the server running? start it with: ./dev up")
-        sys.exit(EXIT_UNREACHABLE)
+        _tell(error, "look after the disk, the rights and the limits that this names")
+        sys.exit(EXIT_REFUSED)
+
+
+def _exit_code(error: EndocarpError) -> int:
+    match error:
+        case UsageError():
+            return EXIT_USAGE
+        case DeviceError():
+            return EXIT_UNREACHABLE
+        case _:
+            return EXIT_REFUSED
 
 
 def _tell(error: Exception, advice: str) -> None:

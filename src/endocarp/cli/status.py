@@ -26,4 +26,4 @@ def status(state: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(for_programs(found), indent=2))
     else:
-        Console(highlight=False).print(for_people(found))
+        Console(highlight=False, markup=False, emoji=False).print(for_people(found))

@@ -1,5 +1,7 @@
 """`endocarp up`: starts the server in the foreground, with a live account of the boot."""
 
+import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import click
 
 from endocarp.cli import options
-from endocarp.cli.account import Account
+from endocarp.cli.account import Account, paste_lines
 from endocarp.errors import Refused, UsageError
 from endocarp.shell import config as directories
 from endocarp.shell.archive import load, seal
@@ -37,9 +39,17 @@ def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: 
     image = seal(load(server.archive("box")), "box")
     wanted = ["--require-sandbox", "yes"] if require_sandbox else []
     child = start("box", image, ["--state", str(server.root), *wanted])
+    os.close(image)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: child.channel.send(Stop()))
-    _follow(child, account, server, flags)
+        signal.signal(number, lambda *_: _stop(child))
+    lines = paste_lines(server, state=state, config=config)
+    with child.channel.socket:
+        _follow(child, account, server, lines)
+
+
+def _stop(child: Child) -> None:
+    with contextlib.suppress(OSError):  # it has ended already
+        child.channel.send(Stop())
 
 
 def _workshop(command: str, flags: str) -> None:
@@ -52,7 +62,7 @@ def _workshop(command: str, flags: str) -> None:
         sys.exit(code)
 
 
-def _follow(child: Child, account: Account, server: directories.State, flags: str) -> None:
+def _follow(child: Child, account: Account, server: directories.State, lines: list[str]) -> None:
     """Show what the box tells until it ends. Raises Refused where it failed."""
     failed: Failed | None = None
     silent = True
@@ -62,7 +72,7 @@ def _follow(child: Child, account: Account, server: directories.State, flags: st
             case Progress(text):
                 account.step(text)
             case Ready(pin=pin):
-                account.serving(server, flags, pin)
+                account.serving(lines, pin)
             case Failed():
                 failed = received[0].body
             case _:

@@ -24,6 +24,7 @@ from endocarp.wire.admin import (
 _HEADER_SIZE = 4
 _PATIENCE = 30.0
 """Seconds to wait for the next octets of a question, and for its answer to be taken."""
+_START = "is the server running? start it with: ./dev up"
 _ANSWERS = {GetStatus: Status, GetEvidence: Evidence}
 
 
@@ -103,16 +104,18 @@ def ask(path: Path, request: GetEvidence) -> Evidence: ...
 def ask(path: Path, request: GetStatus | GetEvidence) -> Status | Evidence:
     """Ask the box whose admin socket lies at `path`.
 
-    Raises OSError where nobody listens, Refused where the box could not answer, DeviceError where it says nothing,
-    DecodeError where it says what makes no sense.
+    Raises DeviceError where nobody answers, Refused where the box could not, DecodeError where its answer makes no
+    sense.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(str(path))
-        send_frame(connection, AdminRequest(body=request).encode())
-        message = receive_frame(connection)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(path))
+            send_frame(connection, AdminRequest(body=request).encode())
+            message = receive_frame(connection)
+    except OSError as error:
+        raise DeviceError(error.errno or 0, f"nobody answers at {path}: {error.strerror}", _START) from None
     if message is None:
-        hint = "see what it told on its own terminal, and try again"
-        raise DeviceError(0, "the box closed the connection without an answer", hint)
+        raise DeviceError(0, f"nobody answers at {path}: the connection was closed", _START)
     body = AdminReply.decode(message).body
     if isinstance(body, Failure):
         raise Refused(body.rule, body.reason, body.hint)

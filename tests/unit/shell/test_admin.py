@@ -1,17 +1,19 @@
 """The admin socket, both ends of it, over real sockets."""
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.simulators.box import STATUS, BoxSimulator, serving
 from tests.simulators.kernel import no_descriptor_leaks
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, Refused
 from endocarp.shell import admin
-from endocarp.shell.admin import ask, receive_frame, send_frame, serve_admin
+from endocarp.shell.admin import ask, receive_frame, send_frame
 from endocarp.shell.sockets import listen_at
 from endocarp.wire.admin import (
     MAX_FRAME,
@@ -22,27 +24,12 @@ from endocarp.wire.admin import (
     FrameHeader,
     GetEvidence,
     GetStatus,
-    Status,
 )
 from endocarp.wire.control import TEXT_LIMIT
+from endocarp.wire.cose import SignedMessage
+from endocarp.wire.evidence import Evidence as Attestation
 
 NONCE = bytes(range(32))
-
-
-class BoxSimulator:
-    """Answers as it is told to."""
-
-    def __init__(self) -> None:
-        self.fault: EndocarpError | None = None
-
-    def status(self, now: float) -> Status:
-        assert now > 0
-        return Status("0.1.0", "MODEL-test", "/s", 1)
-
-    def evidence(self, nonce: bytes) -> bytes:
-        if self.fault is not None:
-            raise self.fault
-        return b"evidence over " + nonce
 
 
 @pytest.fixture
@@ -53,14 +40,8 @@ def box() -> BoxSimulator:
 @pytest.fixture
 def door(box: BoxSimulator, place: Path) -> Iterator[Path]:
     """Return the path of an admin socket that is served."""
-    threads = set(threading.enumerate())
-    with no_descriptor_leaks(), listen_at(place / "admin.sock", socket.SOCK_STREAM) as listener:
-        serve_admin(listener, box)
+    with no_descriptor_leaks(), serving(place / "admin.sock", box):
         yield place / "admin.sock"
-        listener.shutdown(socket.SHUT_RDWR)
-        for thread in set(threading.enumerate()) - threads:
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 @contextlib.contextmanager
@@ -70,12 +51,13 @@ def connected(door: Path) -> Iterator[socket.socket]:
         yield connection
 
 
-def test_the_box_is_asked_how_it_stands(door: Path, box: BoxSimulator) -> None:
-    assert ask(door, GetStatus()) == box.status(1.0)
+def test_the_box_is_asked_how_it_stands(door: Path) -> None:
+    assert ask(door, GetStatus()) == STATUS
 
 
 def test_the_box_is_asked_for_evidence(door: Path) -> None:
-    assert ask(door, GetEvidence(NONCE)).octets == b"evidence over " + NONCE
+    evidence = ask(door, GetEvidence(NONCE)).octets
+    assert Attestation.decode(SignedMessage.decode(evidence).payload).nonce == NONCE
 
 
 def test_one_connection_takes_one_question_after_another(door: Path) -> None:
@@ -102,7 +84,7 @@ def test_what_the_box_refuses_comes_out_by_its_rule(
     with pytest.raises(Refused) as raised:
         ask(door, GetEvidence(NONCE))
     assert (raised.value.rule, raised.value.advice()) == (rule, hint)
-    assert ask(door, GetStatus()).boots == 1
+    assert ask(door, GetStatus()) == STATUS
 
 
 def test_a_reason_of_any_length_gets_through(door: Path, box: BoxSimulator) -> None:
@@ -141,7 +123,7 @@ def test_who_breaks_the_framing_is_not_answered_and_no_fault_of_ours(
         connection.sendall(octets)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
-    assert ask(door, GetStatus()).boots == 1
+    assert ask(door, GetStatus()) == STATUS
     assert capfd.readouterr().err == ""
 
 
@@ -172,15 +154,21 @@ def answering(place: Path, answer: Callable[[socket.socket], None]) -> Iterator[
         thread.join(10)
 
 
-def test_where_nobody_listens_the_kernel_says_so(place: Path) -> None:
-    with no_descriptor_leaks(), pytest.raises(FileNotFoundError):
-        ask(place / "nothing.sock", GetStatus())
+def test_where_nobody_listens_the_advice_is_to_start_the_server(place: Path) -> None:
+    path = place / "nothing.sock"
+    with (
+        no_descriptor_leaks(),
+        pytest.raises(DeviceError, match=f"nobody answers at {path}: No such file") as raised,
+    ):
+        ask(path, GetStatus())
+    assert raised.value.advice() == "is the server running? start it with: ./dev up"
+    assert raised.value.number == errno.ENOENT
 
 
 def test_a_box_that_says_nothing_is_told_with_advice(place: Path) -> None:
     with (
         answering(place, lambda connection: None) as door,
-        pytest.raises(DeviceError, match="without an answer") as raised,
+        pytest.raises(DeviceError, match="the connection was closed") as raised,
     ):
         ask(door, GetStatus())
     assert raised.value.advice()

@@ -1,6 +1,5 @@
 """The relying party's folder."""
 
-import json
 import stat
 import threading
 from dataclasses import replace
@@ -9,31 +8,15 @@ from pathlib import Path
 import pytest
 from tests.simulators.device import MODEL, NONCE, NOW, DeviceSimulator, references
 from tests.simulators.kernel import frozen_disk, in_child
-from tests.simulators.relying import failed
+from tests.simulators.relying import failed, references_json
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.shell.config import Config
 from endocarp.shell.relying import RelyingParty, read_nonce
-from endocarp.verifier.policy import References
 
 ANCHOR = DeviceSimulator().anchor().to_pem()
 EVIDENCE = DeviceSimulator().issue()
 REFERENCES = references()
-BUNDLE = {
-    "vendor_pk_hash": "vendor_keys",
-    "owner_pk_hash": "owner_keys",
-    "fmc_digest": "fmc",
-    "runtime_digest": "runtime",
-}
-
-
-def _as_json(expected: References) -> str:
-    """Write references as the builder does."""
-    digests = {name: digest.hex() for name, digest in expected.digests.items()}
-    bundle = {key: digests[name] for key, name in BUNDLE.items()} | {"svn": expected.svn}
-    images = {name: digests[name] for name in ("box", "front", "vault")}
-    rest = {"manifest_digest": digests["manifest"], "rom_digest": digests["rom"]}
-    return json.dumps({"model": expected.model, "bundle": bundle, "images": images, **rest})
 
 
 @pytest.fixture
@@ -45,7 +28,7 @@ def party(tmp_path: Path) -> RelyingParty:
 @pytest.fixture
 def trusting(party: RelyingParty) -> RelyingParty:
     """Return a relying party that knows the simulated server."""
-    party.enrol(MODEL, ANCHOR, _as_json(REFERENCES))
+    party.enrol(MODEL, ANCHOR, references_json(REFERENCES))
     return party
 
 
@@ -69,7 +52,7 @@ def test_an_anchor_and_its_references_are_kept_under_its_name(trusting: RelyingP
 
 def test_who_is_enrolled_again_takes_the_place_of_the_old_one(trusting: RelyingParty) -> None:
     newer = replace(REFERENCES, svn=7)
-    trusting.enrol(MODEL, ANCHOR, _as_json(newer))
+    trusting.enrol(MODEL, ANCHOR, references_json(newer))
     assert trusting.names() == [MODEL]
     assert trusting.references(MODEL).svn == 7
 
@@ -123,15 +106,15 @@ def test_a_challenge_that_somebody_else_keeps_is_taken_at_his_word(trusting: Rel
 
 def test_one_anchor_that_fits_is_enough_among_others(trusting: RelyingParty) -> None:
     for name in ("MODEL-a", "MODEL-z"):
-        trusting.enrol(name, ANCHOR, _as_json(replace(REFERENCES, svn=99)))
+        trusting.enrol(name, ANCHOR, references_json(replace(REFERENCES, svn=99)))
     assert trusting.judge(EVIDENCE, NONCE, NOW).accepted
 
 
 def test_where_no_anchor_fits_the_verdict_is_that_of_the_nearest(party: RelyingParty) -> None:
     wrong = {name: bytes(len(digest)) for name, digest in REFERENCES.digests.items()}
     nearly = {**REFERENCES.digests, "rom": bytes(32)}
-    party.enrol("MODEL-a", ANCHOR, _as_json(replace(REFERENCES, digests=wrong)))
-    party.enrol("MODEL-b", ANCHOR, _as_json(replace(REFERENCES, digests=nearly)))
+    party.enrol("MODEL-a", ANCHOR, references_json(replace(REFERENCES, digests=wrong)))
+    party.enrol("MODEL-b", ANCHOR, references_json(replace(REFERENCES, digests=nearly)))
     verdict = party.judge(EVIDENCE, NONCE, NOW)
     assert not verdict.accepted
     assert failed(verdict) == {"anchor.model", "image.rom.reference"}

@@ -73,7 +73,7 @@ class Workshop:
     def _manufacture(self) -> None:
         signing, root = self._signing_keys(), self._root_keys()
         vendor, owner = public_key_hashes(signing)
-        model = f"MODEL-{root[Suite.P384].public.raw[-4:].hex()}"
+        model = _model_of(root)
         fresh = manufacture(os.urandom, model=model, vendor_pk_hash=vendor, owner_pk_hash=owner)
         device = provision(fresh, root_authority(model, root), CALIPTRA_2_1_2)
         write(self.state.idevid_certificate("ecc384"), device.idevid_ecc_certificate)
@@ -94,7 +94,7 @@ class Workshop:
 
     def _build(self) -> None:
         signing, root = self._signing_keys(), self._root_keys()
-        model = self._model()
+        model = self._model(root)
         tree = source_tree()
         archives = {name: build(entry, tree) for name, entry in ENTRIES.items()}
         images = {firmware_id: archives[name] for name, firmware_id in FIRMWARE.items()}
@@ -126,11 +126,19 @@ class Workshop:
         except OSError as error:
             raise unwritable(self.state.images, error) from None
 
-    def _model(self) -> str:
+    def _model(self, root: KeyPair) -> str:
+        """Return the name of the model root, under which the relying party will believe it.
+
+        Raises UsageError where the state directory says another one: it does not choose what it is judged by.
+        """
+        hint = "put back a copy of it, or name the configuration directory that the device was made with by --config"
         try:
-            return load(self.state.model).decode("ascii").strip()
+            found = load(self.state.model).decode("ascii").strip()
         except UnicodeDecodeError:
-            raise UsageError(f"{self.state.model} is damaged", "put back a copy of it") from None
+            raise UsageError(f"{self.state.model} is damaged", hint) from None
+        if found != _model_of(root):
+            raise UsageError(f"{self.state.model} names another root than {_model_of(root)}", hint)
+        return found
 
     def _signing_keys(self) -> SigningKeys:
         return SigningKeys.load(self._keys(KEY_NAMES))
@@ -169,3 +177,7 @@ def _read_key(path: Path, suite: Suite) -> Secret:
     except DecodeError:
         raise UsageError(f"{path} holds no key for {suite.name}", _RESTORE) from None
     return secret
+
+
+def _model_of(root: KeyPair) -> str:
+    return f"MODEL-{root[Suite.P384].public.raw[-4:].hex()}"

@@ -230,6 +230,16 @@ def test_a_model_name_that_is_no_text_or_not_there_is_named(manufactured: Place)
         manufactured.workshop.build()
 
 
+@pytest.mark.parametrize("name", ["silicon of somebody", "../../anchor", "/tmp/anchor"])
+def test_the_servers_state_does_not_choose_under_which_name_its_root_is_believed(
+    manufactured: Place, name: str
+) -> None:
+    manufactured.state.model.write_text(name)
+    with pytest.raises(UsageError, match=f"{manufactured.state.model} names another root"):
+        manufactured.workshop.build()
+    assert not list(written(manufactured.config.anchors))
+
+
 def test_a_disk_that_cannot_be_written_is_named(place: Path) -> None:
     with frozen_disk(place / "disk") as disk, pytest.raises(UsageError, match=f"cannot write {disk}"):
         Workshop(State(disk / "s"), Config(place / "c"), print).manufacture()

@@ -172,17 +172,18 @@ def test_a_job_starts_at_its_time_and_not_before(ends: Ends) -> None:
 
 
 def test_a_question_goes_to_the_process_behind_after_what_was_said_before(ends: Ends) -> None:
-    asked: list[bytes] = []
+    told = threading.Event()
 
     def ask(request: bytes) -> bytes:
-        asked.append(ends[0].recv(100))  # the caller has its answer already
+        assert told.wait(10)
         return request.upper()
 
     with running(Conversation(ends[1], Scripted({b"ask": [Ask(b"why")]}), ask=ask)):
         ends[0].send(b"ask")
+        assert ends[0].recv(100) == b"echo ask"
+        told.set()
         assert ends[0].recv(100) == b"answered WHY"
         ends[0].close()
-    assert asked == [b"echo ask"]
 
 
 def test_events_that_follow_from_events_are_carried_out_in_turn(ends: Ends) -> None:
@@ -266,14 +267,18 @@ class Door:
         caller.connect(str(self.path))
         return caller
 
-    def shut(self) -> None:
+    def let_go(self) -> None:
+        """Wait until nobody is served any more."""
         self.leave.set()
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.thread.join(10)
-        self.listener.close()
         for thread in threading.enumerate():
             if thread.name == "caller":
                 thread.join(10)
+
+    def shut(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(10)
+        self.let_go()
+        self.listener.close()
         assert isinstance(self.ended[0], OSError)
         assert self.ended[0].errno == errno.EINVAL
 
@@ -301,6 +306,7 @@ def test_a_fault_in_one_conversation_reaches_no_other(door: Door, capfd: pytest.
         first.send(b"fault")
         assert first.recv(100) == b""
         assert second.recv(100) == b"served"
+    door.let_go()
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 

@@ -46,7 +46,13 @@ def _of_process(name: str, report: SandboxReport) -> list[Statement]:
     memory, how = _MEMORY.get(report.memory, _UNKNOWN)
     return [
         _held(name, "no new privileges", "PR_SET_NO_NEW_PRIVS", notes, holds=bool(report.no_new_privileges)),
-        _held(name, "not dumpable", "no ptrace by the same user", notes, holds=bool(report.not_dumpable)),
+        _held(
+            name,
+            "not dumpable",
+            "no ptrace by the same user once it serves",
+            notes,
+            holds=bool(report.not_dumpable),
+        ),
         _held(name, "Landlock", f"ABI {report.landlock_abi}", notes, holds=report.landlock_abi > 0),
         _held(name, "seccomp", "system calls by an allow-list", notes, holds=report.seccomp == _FILTER),
         Statement(name, "secret memory", memory, how),

@@ -1,7 +1,7 @@
 """What a process gives up before it touches anything of a stranger, in one fixed order, with an honest report.
 
 1. limits         no core dumps, as many descriptors as the user may have; no new privileges of any kind by exec
-2. not dumpable   no ptrace, no /proc/PID/mem for others of the same user
+2. not dumpable   no ptrace, no /proc/PID/mem for others of the same user, from now on: who has it open, keeps it
 3. Landlock       no path but those named; no TCP; no signals and abstract sockets to the outside
 4. seccomp        the system calls of the profile; what only an intruder would call kills the process
 

@@ -52,7 +52,7 @@ class Request(Struct, Generic[Reply]):
 
 
 class SealKeyReply(Struct):
-    """The key that seals the store of this partition; the receiver wipes the message after use."""
+    """The key that seals the store of this partition; the receiver keeps it as a Secret and forgets the message."""
 
     key: Annotated[bytes, Octets(32)]
 

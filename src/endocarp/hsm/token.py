@@ -163,7 +163,7 @@ class TokenConnection:
         """Take the frames that have arrived, until one needs the vault."""
         if self.phase is Phase.DIALECT:
             self._choose_dialect()
-        while self.phase is not Phase.CLOSED:
+        while self._buffer:
             try:
                 frame = take_frame(self._buffer)
             except DecodeError as error:
@@ -175,7 +175,9 @@ class TokenConnection:
             event = self._begin(frame)
             if event is not None:
                 return [event]
-        return self._close("C_Finalize")
+            if self.phase is Phase.CLOSED:
+                return self._close("C_Finalize")
+        return []
 
     def _choose_dialect(self) -> None:
         # p11-kit, rpc-transport.c: the client says the newest that it knows, and follows the answer. A newer one

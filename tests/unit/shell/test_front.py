@@ -1,0 +1,326 @@
+"""The front as a process: its doors, and the way from there to a real vault in this process."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.simulators.kernel import no_descriptor_leaks
+from tests.simulators.program import Program, program
+from tests.simulators.vault import PARTITION, VaultProcess
+
+from endocarp.client import connect
+from endocarp.crypto.secret import Secret
+from endocarp.errors import DeviceError
+from endocarp.hsm.token_general import HANDSHAKE
+from endocarp.shell import front as shell
+from endocarp.shell.channel import pair
+from endocarp.shell.front import Front, is_own_user
+from endocarp.shell.sockets import listen_at
+from endocarp.shell.vault import take_connections
+from endocarp.wire import hsm
+from endocarp.wire.control import Pair, Progress
+from endocarp.wire.cryptoki import CKR, SessionFlags
+from endocarp.wire.hsm import Door, Hello, Status, Welcome
+from endocarp.wire.p11 import encode_frame, take_frame
+from endocarp.wire.p11_calls import Call, decode_reply, encode_request
+from endocarp.wire.suites import Suite
+
+HELLO = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+
+
+@pytest.fixture
+def process() -> Iterator[VaultProcess]:
+    """Return a vault in memory."""
+    with Secret(bytes(32)) as key:
+        yield VaultProcess(key)
+
+
+class Doors:
+    """A front that runs, and where its doors are."""
+
+    def __init__(self, place: Path, running: Program) -> None:
+        self.native, self.p11_kit, self.program = place / "native.sock", place / "p11-kit.sock", running
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.native}"
+
+    @contextlib.contextmanager
+    def paired(self, process: VaultProcess) -> Iterator[None]:
+        """Pair it with a vault, as box does."""
+        ours, theirs = pair()
+        take_connections(ours, process.vault, threading.BoundedSemaphore(16))
+        with theirs:
+            self.program.channel.send(Pair(PARTITION), [theirs.fileno()])
+        yield
+
+
+@pytest.fixture
+def doors(place: Path) -> Iterator[Doors]:
+    """Return a front that serves and is not yet paired."""
+    with (
+        listen_at(place / "native.sock", socket.SOCK_SEQPACKET) as native,
+        listen_at(place / "p11-kit.sock", socket.SOCK_STREAM) as p11_kit,
+    ):
+        given = {f"native-{PARTITION}": native.fileno(), f"p11-kit-{PARTITION}": p11_kit.fileno()}
+        with program(shell.main, given) as running:
+            running.ready()
+            yield Doors(place, running)
+
+
+class Application:
+    """A PKCS#11 application on a real socket."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self._received = bytearray()
+        self._code = 0
+        self.end.sendall(b"\x02")
+        (self.dialect,) = self.end.recv(1)
+
+    def call(self, call: Call, *values: Any) -> Any:
+        """Make a call; return its values, or the CKR that it ended by."""
+        self._code += 1
+        self.end.sendall(encode_frame(self._code, encode_request(call, values, self.dialect)))
+        while (frame := take_frame(self._received)) is None:
+            self._received += self.end.recv(1 << 16)
+        return decode_reply(call, frame.body, self.dialect)
+
+
+@contextlib.contextmanager
+def application(doors: Doors) -> Iterator[Application]:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(str(doors.p11_kit))
+        end.settimeout(20)
+        yield Application(end)
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+def test_a_native_client_reaches_the_vault_and_keeps_it_when_the_front_is_gone(
+    doors: Doors, process: VaultProcess
+) -> None:
+    with doors.paired(process), connect(doors.address) as partition:
+        assert partition.number == PARTITION
+        with partition.session(process.pin) as session:
+            key = session.generate(Suite.P256, label="web")
+            assert doors.program.stop() == 0
+            assert key.verify(key.sign(b"data"), b"data")
+
+
+def test_an_application_speaks_pkcs11_and_its_questions_go_to_the_vault(
+    doors: Doors, process: VaultProcess
+) -> None:
+    with doors.paired(process), application(doors) as app:
+        assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+        (session,) = app.call(Call.C_OpenSession, 0, SessionFlags.SERIAL_SESSION)
+        (random,) = app.call(Call.C_GenerateRandom, session, 16)
+        assert len(random) == 16
+
+
+@pytest.mark.parametrize("octets", [b"", b"\0" * 12, HELLO.encode() + b"more", b"x" * 100])
+def test_who_begins_with_anything_but_a_hello_is_closed(
+    doors: Doors, process: VaultProcess, octets: bytes
+) -> None:
+    with doors.paired(process), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.connect(str(doors.native))
+        stranger.send(octets)
+        assert stranger.recv(1) == b""
+        connect(doors.address).close()
+
+
+def test_a_client_that_says_it_is_a_token_is_a_client_all_the_same(
+    doors: Doors, process: VaultProcess
+) -> None:
+    with doors.paired(process), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(doors.native))
+        client.send(Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN).encode())
+        assert Welcome.decode(client.recv(100)).status is Status.OK
+
+
+def test_a_client_that_waits_with_its_hello_is_closed(
+    doors: Doors, process: VaultProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "HELLO_TIME", 1)
+    with doors.paired(process), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.connect(str(doors.native))
+        assert silent.recv(1) == b""
+
+
+def test_clients_that_come_before_the_vault_wait_for_it(doors: Doors, process: VaultProcess) -> None:
+    found: list[int] = []
+
+    def client() -> None:
+        with connect(doors.address) as partition:
+            found.append(partition.number)
+
+    waiting = threading.Thread(target=client)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    doors.program.channel.send(Progress("means nothing here"))
+    doors.program.channel.send(Pair(PARTITION))  # nor does this, without a descriptor
+    with doors.paired(process):
+        waiting.join(10)
+    assert found == [PARTITION]
+
+
+def test_without_a_vault_clients_are_closed_in_the_end(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "PAIRING_TIME", 0.05)
+    with pytest.raises(DeviceError):
+        connect(doors.address)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(str(doors.p11_kit))
+        assert end.recv(1) == b""
+
+
+def test_the_end_of_box_is_the_end_of_the_front(doors: Doors) -> None:
+    doors.program.channel.socket.close()
+    assert doors.program.wait() == 0
+
+
+def test_where_a_step_of_the_sandbox_is_missing_and_required_it_does_not_serve() -> None:
+    with program(shell.main, {}, "--require-sandbox", "yes") as running:
+        # The tests' own threads stand outside: there is always a step missing here.
+        assert running.failed().rule == "sandbox.incomplete"
+
+
+# --- the way to a vault ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Front:
+    monkeypatch.setattr(shell, "PAIRING_TIME", 0.05)
+    return Front()
+
+
+@contextlib.contextmanager
+def served(serve: Callable[[int, socket.socket], None]) -> Iterator[socket.socket]:
+    """Yield an application's end of a connection that is being served."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(20)
+
+    def work() -> None:
+        with theirs, contextlib.suppress(OSError):
+            serve(PARTITION, theirs)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with ours:
+        yield ours
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_of_two_channels_the_later_one_counts_and_the_earlier_one_is_closed(front: Front) -> None:
+    first, second = pair(), pair()
+    with no_descriptor_leaks(), first[1], second[0], second[1]:
+        front.pair(PARTITION, first[0])
+        front.pair(PARTITION, second[0])
+        assert first[1].recv(1) == b""
+        with served(front.serve_native) as client:
+            client.send(HELLO.encode())
+            message, descriptors, _, _ = socket.recv_fds(second[1], 100, 1)
+        assert message == HELLO.encode()
+        for fd in descriptors:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["at rest", "in the middle"])
+def test_a_vault_that_has_died_is_no_vault(front: Front, *, unread: bool) -> None:
+    ours, theirs = pair()
+    if unread:
+        ours.send(HELLO.encode())
+    theirs.close()
+    with ours:
+        front.pair(PARTITION, ours)
+        with served(front.serve_native) as client:
+            client.send(HELLO.encode())
+            assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "welcome", [b"", Welcome(Status.VERSION_UNSUPPORTED, 9, PARTITION, 0).encode()], ids=["none", "refusal"]
+)
+def test_an_application_whom_the_vault_does_not_welcome_is_closed(front: Front, welcome: bytes) -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        front.pair(PARTITION, ours)
+        with served(front.serve_token) as app:
+            _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
+            with socket.socket(fileno=fd) as vault:
+                if welcome:
+                    vault.send(welcome)
+            assert app.recv(1) == b""
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["between two questions", "before it answers"])
+def test_an_application_is_told_of_the_death_of_its_vault_and_then_closed(
+    front: Front, *, asked: bool
+) -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        front.pair(PARTITION, ours)
+        with served(front.serve_token) as end:
+            _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
+            vault = socket.socket(fileno=fd)
+            vault.send(Welcome(Status.OK, hsm.VERSION, PARTITION, 0).encode())
+            app = Application(end)
+            assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+
+            def die() -> None:
+                with vault:
+                    if asked:
+                        vault.recv(hsm.MESSAGE_LIMIT)
+
+            dying = threading.Thread(target=die)
+            dying.start()
+            if not asked:
+                dying.join(20)
+            assert app.call(Call.C_GetTokenInfo, 0) == CKR.DEVICE_REMOVED
+            assert end.recv(1) == b""
+
+
+# --- who may come ---------------------------------------------------------------------------------------------------
+
+CALLS = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
+    end.connect(sys.argv[1])
+    end.recv(1)
+"""
+
+
+@pytest.fixture
+def stranger(place: Path) -> Iterator[socket.socket]:
+    """Return a connection to a program that another user runs."""
+    if os.getuid() != 0:
+        pytest.skip("only root can start a program as somebody else")
+    place.chmod(0o711)
+    with listen_at(place / "open.sock", socket.SOCK_SEQPACKET) as listener:
+        (place / "open.sock").chmod(0o777)
+        with subprocess.Popen([sys.executable, "-c", CALLS, place / "open.sock"], user=65534) as process:
+            connection, _ = listener.accept()
+            with connection:
+                yield connection
+            assert process.wait(20) == 0
+
+
+def test_another_user_is_not_served(stranger: socket.socket, front: Front) -> None:
+    assert not is_own_user(stranger)
+    front.serve_native(PARTITION, stranger)
+    front.serve_token(PARTITION, stranger)
+
+
+def test_the_user_of_this_server_is_served() -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        assert is_own_user(ours)

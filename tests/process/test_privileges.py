@@ -125,8 +125,8 @@ def test_nothing_below_the_two_directories_is_for_others(running: Server) -> Non
 @pytest.mark.parametrize("name", FILTERED)
 def test_a_process_runs_sealed_memory_and_not_the_checkout(pids: dict[str, int], name: str) -> None:
     words = Path(f"/proc/{pids[name]}/cmdline").read_bytes().split(b"\0")
-    assert words[1] == b"-I"
-    assert words[2].startswith(b"/proc/self/fd/")
+    assert words[1:3] == [b"-I", b"-S"]
+    assert words[3].startswith(b"/proc/self/fd/")
 
 
 @pytest.mark.parametrize("name", EVERYBODY)

@@ -26,6 +26,15 @@ PACKAGE = "endocarp"
 SOURCE = Path(__file__).parent.parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100444 << 16
+_START = """import sys
+
+# Started with -S: nothing that an environment runs by itself at each start, only the packages that were told.
+sys.path += sys.argv.pop(1).split(":")
+
+from {entry} import main
+
+main()
+"""
 _REBUILD = "start once with --rebuild"
 
 
@@ -77,7 +86,7 @@ def build(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> bytes:
         for name in closure(entry, tree):
             path, source = tree[name]
             _add(archive, path, source)
-        _add(archive, "__main__.py", f"from {entry} import main\n\nmain()\n".encode())
+        _add(archive, "__main__.py", _START.format(entry=entry).encode())
     return out.getvalue()
 
 

@@ -119,7 +119,7 @@ def start(
     with theirs:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", f"/proc/self/fd/{image}", *told, *arguments],
+                [*interpreter(image), *told, *arguments],
                 pass_fds=list(given.values()),
                 env=_LANGUAGE,
                 cwd="/",
@@ -142,8 +142,17 @@ def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]
     told = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]
     for fd in (image, *descriptors.values()):
         os.set_inheritable(fd, True)
-    words = [sys.executable, "-I", f"/proc/self/fd/{image}", "--image", str(image), *told, *arguments]
+    words = [*interpreter(image), "--image", str(image), *told, *arguments]
     os.execve(sys.executable, words, _LANGUAGE)  # noqa: S606
+
+
+def interpreter(image: int) -> list[str]:
+    """Return the words that run an archive: isolated, and without what an environment runs at each start by itself.
+
+    The first word behind the archive is where packages are imported from: see `shell.archive`.
+    """
+    packages = [path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))]
+    return [sys.executable, "-I", "-S", f"/proc/self/fd/{image}", ":".join(packages)]
 
 
 def told(words: Sequence[str]) -> dict[str, str]:

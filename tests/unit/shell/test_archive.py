@@ -6,7 +6,6 @@ import mmap
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from hashlib import sha384
 from pathlib import Path
@@ -27,6 +26,7 @@ from endocarp.shell.archive import (
     seal,
     source_tree,
 )
+from endocarp.shell.channel import interpreter
 
 ENTRIES = {name: f"endocarp.shell.{name}" for name in ("rom", "fmc", "rot", "box", "front", "vault")}
 
@@ -179,7 +179,7 @@ GREETING = "import sys\nfrom endocarp.words import WORD\n\n\ndef main():\n    pr
 
 
 def _run(fd: int, *arguments: str) -> str:
-    words = [sys.executable, "-I", f"/proc/self/fd/{fd}", *arguments]
+    words = [*interpreter(fd), *arguments]
     done = subprocess.run(words, pass_fds=[fd], capture_output=True, text=True, check=True, timeout=30)
     return done.stdout
 
@@ -210,6 +210,13 @@ def test_every_process_of_the_server_can_be_imported_from_its_archive_alone(proc
     assert ENTRIES[process] in modules
     if process in ("front", "box"):
         assert '"cryptography' not in modules
+
+
+def test_an_archive_runs_without_what_an_environment_runs_at_each_start() -> None:
+    source = "import sys\n\n\ndef main():\n    print(sys.flags.isolated, sys.flags.no_site, 'site' in sys.modules)\n"
+    fd = seal(build("endocarp.where", _tree(where=source)), "bare")
+    assert _run(fd).split() == ["1", "1", "False"]
+    os.close(fd)
 
 
 # --- it cannot change ---------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The relying party's folder: trust anchors, reference values, and challenges that are outstanding.
 
 It lies in the configuration directory, never in the server's state: who judges a server keeps what he judges by.
-A challenge is good for one verdict: `take` removes it.
+A challenge is good for one verdict, within a day: `take` removes it.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from endocarp.wire.evidence import Evidence
 
 T = TypeVar("T")
 
+CHALLENGE_LIFE = 24 * 3600
+"""Seconds that a challenge may be answered: evidence that somebody kept back says nothing of today."""
 _NONCE_SIZE = 32
 
 
@@ -61,41 +63,42 @@ class RelyingParty:
             hint = "start a server once, or copy an anchor and its references there"
             raise UsageError(f"there is no trust anchor in {self.config.anchors}", hint)
         known = [(self.anchor(name), self.references(name)) for name in names]
-        outstanding = self._take_answered(evidence) if nonce is None else nonce
+        outstanding = self._take_answered(evidence, now) if nonce is None else nonce
         verdicts = [
             appraise(evidence, {anchor.name: anchor}, expected, outstanding, now)
             for anchor, expected in known
         ]
         return min(verdicts, key=lambda verdict: (not verdict.accepted, len(verdict.failures)))
 
-    def _take_answered(self, evidence: bytes) -> bytes | None:
+    def _take_answered(self, evidence: bytes, now: float) -> bytes | None:
         """Use up the challenge that evidence claims to answer; whether it does, the verdict says."""
         try:
             nonce = Evidence.decode(SignedMessage.decode(evidence).payload).nonce
         except DecodeError:
             return None
-        return nonce if self.take(nonce) else None
+        return nonce if self.take(nonce, now) else None
 
-    def challenge(self, nonce: bytes) -> bytes:
-        """Note down a challenge of 32 octets as outstanding; return it."""
+    def challenge(self, nonce: bytes, now: float) -> bytes:
+        """Note down a challenge of 32 octets as outstanding since `now`, Unix time in seconds; return it."""
         make_private(self.config.challenges)
-        write(self.config.challenges / nonce.hex(), b"")
+        write(self.config.challenges / nonce.hex(), str(int(now)).encode())
         return nonce
 
-    def take(self, nonce: bytes) -> bool:
-        """Use up a challenge for good; False where it is not outstanding: never handed out, or used already.
+    def take(self, nonce: bytes, now: float) -> bool:
+        """Use up a challenge for good; False where it is not outstanding: never handed out, used already, or too old.
 
         Raises UsageError where it cannot be used up: it would be good for a second verdict.
         """
         path = self.config.challenges / nonce.hex()
         try:
+            since = path.read_text()
             path.unlink()
             sync_directory(path.parent)
         except FileNotFoundError:
             return False
         except OSError as error:
             raise unwritable(path, error) from None
-        return True
+        return since.isdecimal() and now - int(since) <= CHALLENGE_LIFE
 
 
 def _stems(directory: Path, suffix: str) -> set[str]:

@@ -12,7 +12,7 @@ from tests.simulators.relying import failed, references_json
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.shell.config import Config
-from endocarp.shell.relying import RelyingParty, read_nonce
+from endocarp.shell.relying import CHALLENGE_LIFE, RelyingParty, read_nonce
 
 ANCHOR = DeviceSimulator().anchor().to_pem()
 EVIDENCE = DeviceSimulator().issue()
@@ -58,7 +58,7 @@ def test_who_is_enrolled_again_takes_the_place_of_the_old_one(trusting: RelyingP
 
 
 def test_only_the_owner_can_put_an_anchor_there(trusting: RelyingParty) -> None:
-    trusting.challenge(NONCE)
+    trusting.challenge(NONCE, NOW)
     config = trusting.config
     for directory in (config.anchors, config.references, config.challenges):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_told_by_its_path(trusting: RelyingParty, octets: byte
 def test_evidence_of_a_known_server_over_an_outstanding_challenge_is_accepted_once(
     trusting: RelyingParty,
 ) -> None:
-    trusting.challenge(NONCE)
+    trusting.challenge(NONCE, NOW)
     assert trusting.judge(EVIDENCE, None, NOW).accepted
     again = trusting.judge(EVIDENCE, None, NOW)
     assert not again.accepted
@@ -122,51 +122,51 @@ def test_where_no_anchor_fits_the_verdict_is_that_of_the_nearest(party: RelyingP
 
 
 def test_what_is_no_evidence_uses_up_no_challenge(trusting: RelyingParty) -> None:
-    trusting.challenge(NONCE)
+    trusting.challenge(NONCE, NOW)
     assert not trusting.judge(b"no evidence", None, NOW).accepted
-    assert trusting.take(NONCE)
+    assert trusting.take(NONCE, NOW)
 
 
 def test_a_damaged_anchor_uses_up_no_challenge(trusting: RelyingParty) -> None:
-    trusting.challenge(NONCE)
+    trusting.challenge(NONCE, NOW)
     (trusting.config.anchors / f"{MODEL}.pem").write_text("damaged")
     with pytest.raises(DecodeError):
         trusting.judge(EVIDENCE, None, NOW)
-    assert trusting.take(NONCE)
+    assert trusting.take(NONCE, NOW)
 
 
 # --- challenges -----------------------------------------------------------------------------------------------------
 
 
 def test_a_challenge_that_was_never_handed_out_is_not_outstanding(party: RelyingParty) -> None:
-    assert not party.take(NONCE)
+    assert not party.take(NONCE, NOW)
 
 
 def test_a_challenge_is_good_once(party: RelyingParty) -> None:
-    assert party.challenge(NONCE) == NONCE
-    assert party.take(NONCE)
-    assert not party.take(NONCE)
+    assert party.challenge(NONCE, NOW) == NONCE
+    assert party.take(NONCE, NOW)
+    assert not party.take(NONCE, NOW)
 
 
 def test_challenges_are_told_apart_and_used_up_one_by_one(party: RelyingParty) -> None:
     other = bytes(32)
-    party.challenge(NONCE)
-    party.challenge(other)
-    assert not party.take(b"\xff" * 32)
-    assert party.take(other)
-    assert party.take(NONCE)
+    party.challenge(NONCE, NOW)
+    party.challenge(other, NOW)
+    assert not party.take(b"\xff" * 32, NOW)
+    assert party.take(other, NOW)
+    assert party.take(NONCE, NOW)
 
 
 def test_a_challenge_outlives_the_process_that_made_it(party: RelyingParty) -> None:
-    party.challenge(NONCE)
-    assert RelyingParty(party.config).take(NONCE)
+    party.challenge(NONCE, NOW)
+    assert RelyingParty(party.config).take(NONCE, NOW)
 
 
 def test_of_many_who_use_a_challenge_at_once_one_succeeds(party: RelyingParty) -> None:
     for _ in range(20):
-        party.challenge(NONCE)
+        party.challenge(NONCE, NOW)
         taken: list[bool] = []
-        threads = [threading.Thread(target=lambda: taken.append(party.take(NONCE))) for _ in range(4)]  # noqa: B023
+        threads = [threading.Thread(target=lambda: taken.append(party.take(NONCE, NOW))) for _ in range(4)]  # noqa: B023
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -179,7 +179,20 @@ def test_a_challenge_that_cannot_be_used_up_is_not_taken(tmp_path: Path) -> None
         party = RelyingParty(Config(tmp_path))
         party.config.challenges.symlink_to(disk)
         with pytest.raises(UsageError, match="Read-only file system"):
-            party.take(NONCE)
+            party.take(NONCE, NOW)
+
+
+def test_a_challenge_is_good_for_a_day_and_then_gone(party: RelyingParty) -> None:
+    for age, good in ((0, True), (CHALLENGE_LIFE, True), (CHALLENGE_LIFE + 1, False)):
+        party.challenge(NONCE, NOW)
+        assert party.take(NONCE, NOW + age) is good
+        assert not party.take(NONCE, NOW)
+
+
+def test_a_challenge_without_a_time_is_too_old(party: RelyingParty) -> None:
+    party.challenge(NONCE, NOW)
+    (party.config.challenges / NONCE.hex()).write_text("")
+    assert not party.take(NONCE, NOW)
 
 
 UNPRIVILEGED = """
@@ -192,20 +205,20 @@ party = RelyingParty(Config(Path(sys.argv[1])))
 if os.getuid() == 0:
     os.setuid(65534)
 try:
-    print(json.dumps(["taken", party.take(bytes(32))]))
+    print(json.dumps(["taken", party.take(bytes(32), 0.0)]))
 except UsageError as error:
     print(json.dumps([str(error), error.advice()]))
 """
 
 
 def test_a_challenge_of_somebody_else_stays_where_it_is(party: RelyingParty) -> None:
-    party.challenge(bytes(32))
+    party.challenge(bytes(32), NOW)
     party.config.challenges.chmod(0o500)
     reason, advice = in_child(UNPRIVILEGED, party.config.root)
     assert "Permission denied" in reason
     assert "--config" in advice
     party.config.challenges.chmod(0o700)
-    assert party.take(bytes(32))
+    assert party.take(bytes(32), NOW)
 
 
 @pytest.mark.parametrize("text", [NONCE.hex(), NONCE.hex().upper(), NONCE.hex(" "), f" {NONCE.hex()}\n"])

@@ -40,9 +40,7 @@ class Box(Protocol):
 
 def serve_admin(listener: socket.socket, box: Box) -> None:
     """Answer on the admin socket from now on, in threads of its own."""
-    in_thread(
-        "admin", lambda: listen(listener, "admin", lambda connection: _serve(connection, box), limit=16)
-    )
+    in_thread("admin", lambda: listen(listener, "admin", lambda connection: _serve(connection, box)))
 
 
 def _serve(connection: socket.socket, box: Box) -> None:

@@ -288,3 +288,45 @@ def eventually(holds: Callable[[], object], within: float = PATIENCE) -> None:
                 return
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)
+
+
+class Bystander:
+    """A well-behaved application that signs all the while, whatever others do; any fault of it is a fault of theirs."""
+
+    def __init__(self, server: Server, label: str = "first") -> None:
+        self.server, self.label = server, label
+        self.signed = 0
+        self.slowest = 0.0
+        """Seconds that the slowest signature took since `take_notice`."""
+        self._fault: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        try:
+            with self.server.session() as session:
+                key = session.find(label=self.label)
+                while not self._stop.wait(0.001):
+                    start = time.monotonic()
+                    key.sign(b"all the while")
+                    self.slowest = max(self.slowest, time.monotonic() - start)
+                    self.signed += 1
+        except BaseException as fault:  # noqa: BLE001 - told in the thread of the test
+            self._fault = fault
+
+    def check(self) -> None:
+        """Wait until it has signed some more."""
+        before = self.signed
+        eventually(lambda: self._fault or self.signed > before + 3)
+        assert self._fault is None, self._fault
+
+    def __enter__(self) -> "Bystander":
+        self._thread.start()
+        self.check()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "a well-behaved application hangs"
+        assert self._fault is None, self._fault

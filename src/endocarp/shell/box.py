@@ -20,10 +20,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from endocarp.box.plan import (
     FIRMWARE,
@@ -242,6 +242,7 @@ class Box:
                 self.happenings.put(Happened(child, received[0]))
         child.process.kill()
         child.process.wait()
+        child.channel.socket.close()
         self.happenings.put(Happened(child, None))
 
     def _next(self, patience: float) -> Happened:
@@ -256,25 +257,28 @@ class Box:
 
         The death of others is looked at afterwards, except that of rot, without which nobody comes up.
         """
-        waiting = self.running[name]
-        deadline = time.monotonic() + START_LIMIT
         others: list[Happened] = []
+        try:
+            self._take_until_ready(self.running[name], others)
+        finally:
+            for happened in others:
+                self.happenings.put(happened)
+
+    def _take_until_ready(self, waiting: Running, others: list[Happened]) -> None:
+        deadline = time.monotonic() + START_LIMIT
         while waiting.sandbox is None:
             try:
                 happened = self._next(deadline - time.monotonic())
             except queue.Empty:
+                reason = f"{waiting.name} did not come up within {START_LIMIT:.0f} s"
                 hint = "start it again; if this machine is slow, when it has less to do"
-                raise Refused(
-                    "process.start", f"{name} did not come up within {START_LIMIT:.0f} s", hint
-                ) from None
-            for needed in (name, "rot"):
+                raise Refused("process.start", reason, hint) from None
+            for needed in (waiting.name, "rot"):
                 if self._is_death_of(needed, happened):
                     raise _Died(needed)
             if happened.message is None:
                 others.append(happened)
             self._note(happened)
-        for happened in others:
-            self.happenings.put(happened)
 
     def _note(self, happened: Happened) -> None:
         """Take up what a child says. Raises Refused where it gives up; what earlier lives say counts for nothing."""
@@ -367,6 +371,8 @@ class Box:
                 self.stop_children()
                 self._pause(after)
                 self._boot()
+            case _:
+                assert_never(action)
 
     def _given_up(self, name: str) -> Refused:
         if name in self._served:
@@ -423,11 +429,23 @@ class _Died(Exception):
 
 def main() -> None:
     """Run the box; its arguments are those that `shell.channel.start` gives, and `--state DIR`."""
-    arguments = told(sys.argv[1:])
+    live(told(sys.argv[1:]), catch_signals)
+
+
+def catch_signals(box: Box) -> None:
+    """Take a signal that is meant to end this process for an order to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: box.happenings.put(Quit("by a signal")))
+
+
+def live(arguments: Mapping[str, str], prepare: Callable[[Box], None]) -> None:
+    """Be a box from its start to its end; `prepare` is called before anything is started."""
     above = Channel(socket.socket(fileno=int(arguments["control"])))
     try:
         with machine(State(Path(arguments["state"])), int(arguments["image"])) as found:
-            _serve(Box(found, above, require_sandbox="require-sandbox" in arguments))
+            box = Box(found, above, require_sandbox="require-sandbox" in arguments)
+            prepare(box)
+            _serve(box)
     except _Stopped as stopped:
         above.progress(f"up: stopped: {stopped}")
     except EndocarpError as error:
@@ -437,18 +455,18 @@ def main() -> None:
 
 def _serve(box: Box) -> None:
     """Boot, open the admin socket, watch over the processes until the end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: box.happenings.put(Quit("by a signal")))
     report = enter(BOX)
     threading.Thread(target=_watch_above, args=(box,), daemon=True).start()
     try:
         box.boot()
         own = sandbox_report(report, MemoryMode.ORDINARY)
         serve_admin(box.machine.admin, Answers(box, own))
-        box.above.send(Ready(own, box.pin))
+        with contextlib.suppress(OSError):  # nobody listens any more, which comes as an order to stop
+            box.above.send(Ready(own, box.pin))
         box.pin = ""
         box.run()
     finally:
+        box.machine.admin.shutdown(socket.SHUT_RDWR)
         box.stop_children()
 
 

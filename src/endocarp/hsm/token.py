@@ -14,7 +14,7 @@ from endocarp.hsm import token_crypto, token_general, token_keys
 from endocarp.hsm.token_view import Handler, Steps, TokenView
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Reply, Status
-from endocarp.wire.p11 import DIALECT_LIMIT, FRAME_LIMIT, Frame, encode_frame, take_frame
+from endocarp.wire.p11 import DIALECT_LIMIT, FRAME_LIMIT, Frame, encode_frame, missing, take_frame
 from endocarp.wire.p11_calls import (
     Call,
     Values,
@@ -144,6 +144,10 @@ class TokenConnection:
         except PeerError as refusal:
             event = self._step(refusal)
         return self._advance() if event is None else [event]
+
+    def missing(self) -> int:
+        """Return how many more octets it takes at least before there is anything to do."""
+        return 1 if self.phase is Phase.DIALECT else missing(self._buffer)
 
     def outgoing(self) -> list[bytes]:
         """Return the octets to send, and forget them."""

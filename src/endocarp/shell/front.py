@@ -29,9 +29,38 @@ HELLO_TIME = 5
 PAIRING_TIME = 10.0
 """Seconds that a client waits for a vault that is just being started again."""
 PIECE = 1 << 16
+LEAST_LIMIT = 4096
+"""The most octets that are waited for at once: well below what a socket holds."""
 
 _PEER = struct.Struct("iII")
 """struct ucred (unix(7)): process, user, group."""
+
+
+class ApplicationLine(Line):
+    """The line to an application, whose client library writes each frame in three pieces.
+
+    It sleeps until what `core` lacks is there, and does not wake for each piece: that would cost more than the frame.
+    """
+
+    def __init__(self, connection: socket.socket, core: TokenConnection) -> None:
+        super().__init__(connection, PIECE)
+        self._connection = connection
+        self._core = core
+        self._least = 1
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        """Return a piece of the stream, as `Line` does; not less than the core lacks, unless that is much."""
+        least = min(self._core.missing(), LEAST_LIMIT)
+        found = b""
+        while (lacking := least - len(found)) > 0:
+            if lacking != self._least:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lacking)
+                self._least = lacking
+            piece = super().receive(patience)
+            if not piece:
+                return found or piece
+            found += piece  # a look takes whatever is there
+        return found
 
 
 class Front:
@@ -75,7 +104,8 @@ class Front:
             welcome = vault.receive()
             if not welcome or Welcome.decode(welcome).status is not Status.OK:
                 return
-            Conversation(Line(connection, PIECE), TokenConnection(partition), ask=partial(_ask, vault)).run()
+            core = TokenConnection(partition)
+            Conversation(ApplicationLine(connection, core), core, ask=partial(_ask, vault)).run()
 
     def _hand_on(self, partition: int, hello: Hello, connection: socket.socket) -> None:
         """Give a connection to the vault of a partition. Raises OSError where there is none."""

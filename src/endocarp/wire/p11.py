@@ -25,6 +25,8 @@ DIALECT_LIMIT = 2
 """The newest dialect: 0 is spoken by clients up to 0.24, 1 by 0.25.0 and later, 2 by 0.25.6 and later."""
 FRAME_LIMIT = 1 << 20
 """The longest frame taken, header included, in octets."""
+FRAME_LEAST = 20
+"""No frame is shorter, in octets: its header, no options, and a call without values."""
 ATTRIBUTE_LIMIT = 1 << 10
 """The most attributes or mechanisms in one array."""
 DEPTH_LIMIT = 8
@@ -68,6 +70,14 @@ def take_frame(buffer: bytearray) -> Frame | None:
         body = bytes(view[start:end])
     del buffer[:end]
     return Frame(code, body)
+
+
+def missing(buffer: bytearray) -> int:
+    """Return how many octets the first frame of `buffer` lacks at least; 1 where it lacks none."""
+    if len(buffer) < _FRAME.size:
+        return FRAME_LEAST - len(buffer)
+    _, options, size = _FRAME.unpack_from(buffer)
+    return max(_FRAME.size + int(options) + int(size) - len(buffer), 1)
 
 
 def encode_frame(code: int, body: bytes) -> bytes:

@@ -1,11 +1,13 @@
 """The front as a process: its doors, and the way from there to a real vault in this process."""
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,18 @@ from tests.simulators.vault import PARTITION, VaultProcess
 from endocarp.client import connect
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError
+from endocarp.hsm.token import TokenConnection
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.shell import front as shell
 from endocarp.shell.channel import pair
-from endocarp.shell.front import Front, is_own_user
+from endocarp.shell.front import ApplicationLine, Front, is_own_user
 from endocarp.shell.sockets import listen_at
 from endocarp.shell.vault import take_connections
 from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Progress
 from endocarp.wire.cryptoki import CKR, SessionFlags
 from endocarp.wire.hsm import Door, Hello, Status, Welcome
-from endocarp.wire.p11 import encode_frame, take_frame
+from endocarp.wire.p11 import FRAME_LEAST, encode_frame, take_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 from endocarp.wire.suites import Suite
 
@@ -324,3 +327,73 @@ def test_the_user_of_this_server_is_served() -> None:
     ours, theirs = pair()
     with ours, theirs:
         assert is_own_user(ours)
+
+
+# --- the line to an application --------------------------------------------------------------------------------
+
+INITIALIZE = encode_frame(
+    16,
+    encode_request(Call.C_Initialize, (b"PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1", 0, b"\0"), 0),
+)
+
+
+@contextlib.contextmanager
+def application_line() -> Iterator[tuple[ApplicationLine, TokenConnection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    core = TokenConnection(0)
+    with ours, theirs:
+        yield ApplicationLine(ours, core), core, theirs
+
+
+@pytest.mark.parametrize("cuts", [(), (12,), (12, 18), (1, 2, 3), (12, 30), (19,), (20,), (21, 40)])
+@pytest.mark.parametrize("pause", [0.0, 0.002])
+@pytest.mark.timeout(10)
+def test_a_frame_in_pieces_of_any_size_wakes_the_core_when_it_can_go_on(
+    cuts: tuple[int, ...], pause: float
+) -> None:
+    with application_line() as (line, core, theirs):
+        theirs.send(b"\0")
+        assert line.receive() == b"\0"
+        core.receive(b"\0", 0.0)
+        core.outgoing()
+
+        def write() -> None:
+            for start, end in itertools.pairwise((0, *cuts, len(INITIALIZE))):
+                theirs.send(INITIALIZE[start:end])
+                time.sleep(pause)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        calls = 0
+        while not core.outgoing():
+            piece = line.receive()
+            assert piece
+            core.receive(piece, 0.0)
+            calls += 1
+        writer.join()
+        assert calls <= 3
+
+
+@pytest.mark.timeout(10)
+def test_a_frame_of_many_pieces_ends_with_its_last_octet() -> None:
+    with application_line() as (line, core, theirs):
+        core.receive(b"\0" + INITIALIZE, 0.0)
+        core.outgoing()
+        big = encode_frame(17, bytes(200_001))
+        writer = threading.Thread(target=theirs.sendall, args=(big,))
+        writer.start()
+        while not core.outgoing():
+            piece = line.receive()
+            assert piece
+            core.receive(piece, 0.0)
+        writer.join()
+
+
+def test_what_was_cut_short_is_given_before_the_end() -> None:
+    with application_line() as (line, core, theirs):
+        core.receive(b"\0", 0.0)
+        theirs.send(b"\0\0\0")
+        theirs.shutdown(socket.SHUT_WR)
+        assert line.receive() == b"\0\0\0"
+        assert line.receive() == b""
+        assert ApplicationLine(theirs, core).receive(0.001) is None

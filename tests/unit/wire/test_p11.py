@@ -8,6 +8,7 @@ from endocarp.wire.cryptoki import CKA, CKM
 from endocarp.wire.p11 import (
     ATTRIBUTE_LIMIT,
     DEPTH_LIMIT,
+    FRAME_LEAST,
     FRAME_LIMIT,
     Attribute,
     AttributeRoom,
@@ -18,6 +19,7 @@ from endocarp.wire.p11 import (
     Version,
     Writer,
     encode_frame,
+    missing,
     take_frame,
 )
 from endocarp.wire.p11_forms import GcmParameters, OaepParameters, PssParameters
@@ -283,3 +285,18 @@ def test_mechanisms_are_written_by_dialect_and_type(
 def test_parameters_have_the_names_of_their_structures() -> None:
     mechanism = taken("mechanism", u32(CKM.RSA_PKCS_PSS) + PSS_OCTETS, 0)
     assert mechanism.parameter.salt_size == 32
+
+
+@pytest.mark.parametrize(
+    ("octets", "lacking"),
+    [
+        (b"", FRAME_LEAST),
+        (bytes(11), FRAME_LEAST - 11),
+        (u32(1, 6, 30), 36),
+        (u32(1, 6, 30) + bytes(35), 1),
+        (u32(1, 0, 8) + bytes(8), 1),
+        (u32(1, 0, 0), 1),
+    ],
+)
+def test_what_a_frame_lacks_is_told_from_its_header(octets: bytes, lacking: int) -> None:
+    assert missing(bytearray(octets)) == lacking

@@ -47,7 +47,7 @@ class VaultMachine(RuleBasedStateMachine):
 
     def start(self) -> None:
         partition, _ = open_partition(0, self.disk, SEAL_KEY, entropy)
-        self.vault = Vault(partition, SURROUNDINGS, entropy, Lock())
+        self.vault = Vault(partition, SURROUNDINGS, entropy, Lock(), Lock())
         self.connect()
 
     def connect(self) -> None:

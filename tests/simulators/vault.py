@@ -42,7 +42,7 @@ class VaultProcess:
         entropy = Random(self.boots).randbytes
         partition, pin = open_partition(PARTITION, self.disk, self.seal_key, entropy)
         self.pin = pin.decode() if pin else self.pin
-        self.vault = Vault(partition, SURROUNDINGS, entropy, threading.Lock())
+        self.vault = Vault(partition, SURROUNDINGS, entropy, threading.Lock(), threading.Lock())
 
     def connect(self) -> socket.socket:
         """Return the client's end of a new connection."""

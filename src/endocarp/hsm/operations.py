@@ -39,12 +39,17 @@ _GCM_NONCE_SIZE = 12
 
 @dataclass(frozen=True)
 class Vault:
-    """What all connections to one partition share. `lock` is held while something changes."""
+    """What all connections to one partition share.
+
+    `lock` is held while something changes, `turn` while a PIN is compared: by one connection at a time, or many who
+    come at once with the right one would count as so many wrong ones until the last is done.
+    """
 
     partition: Partition
     surroundings: Surroundings
     entropy: Callable[[int], bytes]
     lock: AbstractContextManager[object]
+    turn: AbstractContextManager[object]
 
 
 @dataclass(slots=True)
@@ -95,16 +100,31 @@ def _info(caller: Caller, request: hsm.Info) -> Outcome:
 
 @_does(hsm.Login)
 def _login(caller: Caller, request: hsm.Login) -> Outcome:
-    with caller.vault.lock:
-        attempt = caller.vault.partition.begin_attempt()
-
-    def settle(digest: bytes) -> Nothing:
-        with caller.vault.lock:
-            caller.vault.partition.settle(Pin(attempt.salt, digest))
+    def log_in(done: object) -> Nothing:
         caller.session.log_in()
         return Nothing()
 
-    return Work(partial(pin_digest, request.pin, attempt.salt), settle, attempt.delay)
+    return _attempt(caller.vault, request.pin, caller.vault.partition.settle, log_in)
+
+
+def _attempt(
+    vault: Vault, pin: bytes, settle: Callable[[Pin], None], then: Callable[[object], Struct]
+) -> Work:
+    """Return the work that counts an attempt, derives the digest of the PIN, and has `settle` compare it."""
+    held = vault.partition
+    delay = held.pin_delay
+
+    def compare() -> None:
+        with vault.turn:
+            with vault.lock:
+                if held.pin_delay > delay:
+                    raise PeerError(Status.FAILED, "other attempts were wrong meanwhile: try again")
+                salt = held.begin_attempt().salt
+            tried = Pin(salt, pin_digest(pin, salt))
+            with vault.lock:
+                settle(tried)
+
+    return Work(compare, then, delay)
 
 
 @_does(hsm.Logout)
@@ -115,20 +135,13 @@ def _logout(caller: Caller, request: hsm.Logout) -> Outcome:
 
 @_does(hsm.SetPin)
 def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
+    vault = caller.vault
     pins.check_new(request.new)
-    with caller.vault.lock:
-        attempt = caller.vault.partition.begin_attempt()
 
-    def digests() -> tuple[Pin, Pin]:
-        tried = Pin(attempt.salt, pin_digest(request.old, attempt.salt))
-        return tried, pins.digest_new(request.new, caller.vault.entropy)
+    def settle(tried: Pin) -> None:
+        vault.partition.set_pin(tried, pins.digest_new(request.new, vault.entropy))
 
-    def settle(digests: tuple[Pin, Pin]) -> Nothing:
-        with caller.vault.lock:
-            caller.vault.partition.set_pin(*digests)
-        return Nothing()
-
-    return Work(digests, settle, attempt.delay)
+    return _attempt(vault, request.old, settle, lambda done: Nothing())
 
 
 @_does(hsm.Random)

@@ -70,6 +70,11 @@ class Partition:
         """How many more wrong PINs lock the partition; 0 where it is locked."""
         return pins.attempts_left(self._pin.failures)
 
+    @property
+    def pin_delay(self) -> float:
+        """How many seconds the next attempt waits before it is counted; PIN_LOCKED where there is none."""
+        return pins.delay(self._pin.failures)
+
     # --- records ----------------------------------------------------------------------------------------------
 
     def _commit(self, body: Body) -> None:

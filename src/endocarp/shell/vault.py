@@ -65,7 +65,7 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     )
     report = sandbox_report(got, memory.mode)
     surroundings = Surroundings(certification, memory.mode.name.lower(), _for_report(report))
-    vault = Vault(partition, surroundings, os.urandom, threading.RLock())
+    vault = Vault(partition, surroundings, os.urandom, threading.RLock(), threading.Lock())
     control.send(Ready(report, pin.decode() if pin else ""))
     _take_pairs(control, vault)
     seal_key.close()

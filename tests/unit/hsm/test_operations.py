@@ -1,6 +1,7 @@
 """What the vault does for each operation, asked directly: no messages, no connection."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -48,7 +49,7 @@ def digest_of(pin: bytes, salt: bytes) -> Pin:
 def vault(made: tuple[bytes, Secret]) -> Vault:
     surroundings = Surroundings(CertifyIdentityReply(bytes(20), bytes(48), b"ecc", b"mldsa"), "ordinary", {})
     partition, _ = open_partition(2, Disk(made[0]), made[1], entropy)
-    return Vault(partition, surroundings, entropy, Lock())
+    return Vault(partition, surroundings, entropy, Lock(), Lock())
 
 
 @pytest.fixture
@@ -124,13 +125,28 @@ def test_login_with_the_right_pin(stranger: Caller) -> None:
     assert asked(stranger, hsm.Info()).pin_attempts == 10
 
 
+class Watch:
+    """A lock that notes how many attempts were left each time it was given back."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.partition = vault.partition
+        self.left: list[int] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.left.append(self.partition.pin_attempts)
+
+
 def test_login_with_a_wrong_pin_is_counted_before_it_is_compared(stranger: Caller) -> None:
-    begun = outcome(stranger, hsm.Login(b"wrong"))
-    assert isinstance(begun, Work)
-    assert stranger.vault.partition.pin_attempts == 9
-    assert refusal(stranger, hsm.Login(b"wrong")) is Status.PIN_INCORRECT
+    watch = Watch(stranger.vault)
+    watched = replace(stranger, vault=replace(stranger.vault, lock=watch))
+    assert refusal(watched, hsm.Login(b"wrong")) is Status.PIN_INCORRECT
+    assert watch.left == [9, 9]
     assert not stranger.session.logged_in
-    assert asked(stranger, hsm.Info()).pin_attempts == 8
+    asked(watched, hsm.Login(PIN))
+    assert watch.left == [9, 9, 8, 10]
 
 
 def test_login_waits_from_the_fourth_attempt_on(stranger: Caller) -> None:
@@ -139,8 +155,31 @@ def test_login_waits_from_the_fourth_attempt_on(stranger: Caller) -> None:
         begun = outcome(stranger, hsm.Login(b"wrong"))
         assert isinstance(begun, Work)
         waits.append(begun.delay)
+        with pytest.raises(PeerError):
+            begun.run()
     assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60]
     assert refusal(stranger, hsm.Login(PIN)) is Status.PIN_LOCKED
+
+
+def test_many_logins_that_are_under_way_at_once_count_one_after_the_other(stranger: Caller) -> None:
+    begun = [outcome(stranger, hsm.Login(PIN)) for _ in range(20)]
+    for work in begun:
+        assert isinstance(work, Work)
+        assert work.delay == 0
+        work.run()
+    assert stranger.vault.partition.pin_attempts == 10
+
+
+def test_a_login_that_did_not_wait_for_the_wrong_ones_before_it_is_not_compared(stranger: Caller) -> None:
+    begun = [outcome(stranger, hsm.Login(pin)) for pin in (*[b"wrong"] * 5, PIN)]
+    answers = []
+    for work in begun:
+        assert isinstance(work, Work)
+        with pytest.raises(PeerError) as caught:
+            work.run()
+        answers.append(caught.value.number)
+    assert answers == [Status.PIN_INCORRECT] * 3 + [Status.FAILED] * 3
+    assert stranger.vault.partition.pin_attempts == 7
 
 
 def test_logout(user: Caller) -> None:

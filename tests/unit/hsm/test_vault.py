@@ -56,7 +56,7 @@ def pin(made: tuple[bytes, bytes, Secret]) -> bytes:
 @pytest.fixture
 def vault(made: tuple[bytes, bytes, Secret], disk: Disk) -> Vault:
     surroundings = Surroundings(CertifyIdentityReply(bytes(20), bytes(48), b"ecc", b"mldsa"), "ordinary", {})
-    return Vault(open_partition(2, disk, made[2], entropy)[0], surroundings, entropy, Lock())
+    return Vault(open_partition(2, disk, made[2], entropy)[0], surroundings, entropy, Lock(), Lock())
 
 
 @pytest.fixture

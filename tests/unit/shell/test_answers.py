@@ -129,9 +129,8 @@ def vault_of(box: BoxSimulator, server: Server) -> Iterator[None]:
         partition, _ = open_partition(0, storage, seal_key, os.urandom)
         identity = partition.identity
         certified = ask(channel, custody.CertifyIdentity(identity.ecc.public.raw, identity.mldsa.public.raw))
-        vault = Vault(
-            partition, Surroundings(certified, "locked", {"seccomp": "filter"}), os.urandom, threading.RLock()
-        )
+        surroundings = Surroundings(certified, "locked", {"seccomp": "filter"})
+        vault = Vault(partition, surroundings, os.urandom, threading.RLock(), threading.Lock())
         threads = set(threading.enumerate())
         with listen_at(state.native_socket(0), socket.SOCK_SEQPACKET) as listener:
 

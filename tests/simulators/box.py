@@ -2,12 +2,12 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.simulators.device import DeviceSimulator
+from tests.simulators.threads import all_threads_end
 
 from endocarp.errors import EndocarpError
 from endocarp.shell.admin import serve_admin
@@ -69,14 +69,10 @@ class BoxSimulator:
 @contextlib.contextmanager
 def serving(path: Path, box: BoxSimulator) -> Iterator[None]:
     """Serve the admin socket of a box at `path`; see that all of it ends."""
-    threads = set(threading.enumerate())
-    with listen_at(path, socket.SOCK_STREAM) as listener:
+    with all_threads_end(), listen_at(path, socket.SOCK_STREAM) as listener:
         serve_admin(listener, box)
         yield
         listener.shutdown(socket.SHUT_RDWR)
-        for thread in set(threading.enumerate()) - threads:
-            thread.join(10)
-            assert not thread.is_alive(), thread.name
 
 
 @dataclass

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.simulators.threads import PATIENCE, all_threads_end
 
 from endocarp.crypto import secret
 from endocarp.shell.channel import Channel, pair
 from endocarp.wire.control import Failed, Progress, Ready, Stop
 
-PATIENCE = 20.0
 _PR_SET_DUMPABLE = 4
 
 
@@ -101,35 +101,40 @@ def program(main: Callable[[], None], descriptors: Mapping[str, int], *words: st
 
     At the end its sockets are shut, as at the death of a process; every thread that it started must end by that.
     """
-    before, threads = set(_open()), set(threading.enumerate())
-    limits = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)}
     ours, theirs = pair()
     given = {"control": theirs.detach()} | {name: os.dup(fd) for name, fd in descriptors.items()}
     told = [word for name, fd in given.items() for word in (f"--{name}", str(fd))]
-    with ours, pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # what is open at its end, a process leaves to the kernel
+    with ours, _undone(set(given.values())), pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", ["main", *told, *words])
         patched.setattr(secret, "_memory", secret._Heap())
-        running = Program(main, ours)
+        with all_threads_end():
+            running = Program(main, ours)
+            try:
+                yield running
+            finally:
+                for fd in (*descriptors.values(), ours.fileno()):
+                    _shut(fd)
+                running.wait()
+                running.forget()
+
+
+@contextlib.contextmanager
+def _undone(given: set[int]) -> Iterator[None]:
+    """Undo what a process does to itself alone: close what it had open, `given` included, and lift its limits."""
+    before = set(_open()) - given
+    limits = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # what it leaves open, the kernel would close
         try:
-            yield running
+            yield
         finally:
-            for fd in (*descriptors.values(), ours.fileno()):
-                _shut(fd)
-            running.wait()
-            for thread in set(threading.enumerate()) - threads:
-                thread.join(PATIENCE)
-                assert not thread.is_alive(), thread.name
-            running.forget()
             gc.collect()
+            for fd in set(_open()) - before:
+                os.close(fd)
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
             for limit, values in limits.items():
                 with contextlib.suppress(ValueError):  # a hard limit rises for root alone
                     resource.setrlimit(limit, values)
-    for fd in set(_open()) - before:
-        os.close(fd)
 
 
 def _shut(fd: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.simulators.program import Program, program
 from tests.simulators.root_of_trust import IMAGES, Server, authorize, manufacture_server
+from tests.simulators.threads import all_threads_end
 from tests.simulators.vault import VaultProcess
 
 from endocarp.client import Connection, Session
@@ -290,13 +291,9 @@ def vault() -> Iterator[Vault]:
 def front_of(vault: Vault, places: int) -> Iterator[Front]:
     """Yield the front's end of a channel over which a vault takes this many connections at once."""
     ours, theirs = pair()
-    before = set(threading.enumerate())
-    with ours:
+    with all_threads_end(), ours:
         take_connections(theirs, vault, threading.BoundedSemaphore(places))
         yield Front(ours)
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 def test_where_no_place_is_left_a_connection_is_closed_at_once_and_a_place_comes_back(vault: Vault) -> None:

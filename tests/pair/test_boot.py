@@ -18,6 +18,7 @@ from tests.simulators.root_of_trust import (
     Caller,
     Server,
     ask,
+    authorize,
     boot,
     manufacture_server,
 )
@@ -245,8 +246,7 @@ def test_an_image_is_authorized_by_the_memory_that_came_with_the_frame(server: S
 
 def test_a_vault_gets_its_seal_key_and_its_identity_certified(server: Server) -> None:
     image = IMAGES[FirmwareId.VAULT]
-    source = ImageSource.IN_REQUEST
-    server.box.execute(mailbox.AuthorizeAndStash(FirmwareId.VAULT, sha384(image), bytes(48), 0, 1, source, 0))
+    authorize(server, FirmwareId.VAULT)
     server.box.execute(mailbox.AttachCustody(7, FirmwareId.VAULT))
     channel = server.runtime.custody(server.box.handed_over.pop())
     key = ask(channel, custody.SealKey()).key

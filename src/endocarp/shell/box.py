@@ -461,9 +461,9 @@ def _serve(box: Box) -> None:
         box.boot()
         own = sandbox_report(report, MemoryMode.ORDINARY)
         serve_admin(box.machine.admin, Answers(box, own))
+        pin, box.pin = box.pin, ""
         with contextlib.suppress(OSError):  # nobody listens any more, which comes as an order to stop
-            box.above.send(Ready(own, box.pin))
-        box.pin = ""
+            box.above.send(Ready(own, pin))
         box.run()
     finally:
         box.machine.admin.shutdown(socket.SHUT_RDWR)

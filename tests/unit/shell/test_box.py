@@ -551,7 +551,6 @@ def test_the_pin_is_told_once_and_kept_by_nobody(state: State) -> None:
     boxes: list[Box] = []
     with living(state, prepare=boxes.append) as box:
         assert until_ready(box).pin == PIN
-        ask(state.admin_socket, GetStatus())
         assert boxes.pop().pin == ""
 
 

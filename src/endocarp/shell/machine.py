@@ -45,9 +45,11 @@ class Machine:
 def machine(state: State, own_image: int) -> Iterator[Machine]:
     """Take possession of a state directory and load what lies in it; `own_image` is the image of the box itself.
 
-    Raises UsageError where another box runs on it or a socket cannot be made, Refused where an image is missing.
+    Raises UsageError where another box runs on it, where others may enter it or where a socket cannot be made, Refused
+    where an image is missing.
     """
     with contextlib.ExitStack() as stack:
+        make_private(state.root)
         stack.enter_context(locked(state))
         listeners = _listen(state, stack)
         images = {"box": own_image}

@@ -66,6 +66,13 @@ def test_every_socket_listens_for_its_owner_alone_and_keeps_messages_apart_where
                 caller.connect(str(state.root / name))
 
 
+def test_a_directory_that_others_may_enter_is_not_taken(state: State) -> None:
+    state.root.chmod(0o755)
+    with pytest.raises(UsageError, match="open to others"), machine(state, -1):
+        pass
+    assert sockets(state) == set()
+
+
 def test_the_store_of_a_partition_is_for_its_owner_alone(state: State) -> None:
     with machine(state, -1):
         for directory in (state.partition(0), state.store(0)):

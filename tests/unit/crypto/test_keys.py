@@ -201,6 +201,15 @@ def test_a_seed_becomes_an_ml_dsa_87_key() -> None:
         (Suite.ML_DSA_65, bytes(1951)),
         (Suite.ML_DSA_87, bytes(1952)),
     ],
+    ids=[
+        "not on it",
+        "cut short",
+        "of another curve",
+        "of no form",
+        "compressed",
+        "too short",
+        "of another set",
+    ],
 )
 def test_a_public_key_lies_on_its_curve_and_has_its_size(suite: Suite, raw: bytes) -> None:
     with pytest.raises(DecodeError, match=f"no public key for {suite.name}"):

@@ -421,7 +421,7 @@ def test_bits_must_fill_an_integer() -> None:
             b: U8
 
 
-@pytest.mark.parametrize("form", [Words(6), Array(u24, 2), Form()], ids=repr)
+@pytest.mark.parametrize("form", [Words(6), Array(u24, 2), Form()], ids=["words", "array", "form"])
 def test_a_form_that_the_codec_cannot_write_is_refused(form: Form) -> None:
     with pytest.raises(TypeError, match=r"Wrong.x: .* is no form of this codec"):
 

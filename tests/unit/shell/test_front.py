@@ -31,7 +31,7 @@ from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Progress
 from endocarp.wire.cryptoki import CKR, SessionFlags
 from endocarp.wire.hsm import Door, Hello, Status, Welcome
-from endocarp.wire.p11 import FRAME_LEAST, encode_frame, take_frame
+from endocarp.wire.p11 import encode_frame, take_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 from endocarp.wire.suites import Suite
 

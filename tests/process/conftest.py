@@ -1,4 +1,4 @@
-"""Servers to test: one that a module shares, and copies of a prepared one for tests that disturb it."""
+"""Servers to test: one that all tests share which do not disturb it, and copies of a prepared one for those that do."""
 
 from collections.abc import Iterator
 
@@ -37,8 +37,8 @@ def server(home: Home) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(prepared: Home) -> Iterator[Server]:
-    """A server that the tests of one module share: they do not disturb it."""
+    """A server that tests share: they do not disturb it. Modules that do have a fixture of this name of their own."""
     with short_directory() as root, Server.start(prepared.copy(root)) as server:
         yield server

@@ -64,8 +64,14 @@ class Home:
         return self.run_program(ENDOCARP, *words, exits=exits)
 
     def run_program(self, *words: str, exits: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Run a program that finds this server in its environment."""
-        done = subprocess.run(
+        """Run a program that finds this server in its environment, with the exit code that is expected."""
+        done = self.attempt(*words)
+        assert done.returncode == exits, f"{words}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def attempt(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a program that finds this server in its environment, however it ends."""
+        return subprocess.run(
             words,
             env=self.environment,
             cwd=self.root,
@@ -74,8 +80,6 @@ class Home:
             timeout=PATIENCE,
             check=False,
         )
-        assert done.returncode == exits, f"{words}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        return done
 
     def copy(self, root: Path) -> "Home":
         """Copy both directories below another path: the same server, at the same moment."""

@@ -1,0 +1,162 @@
+"""Evidence of a running server, and what the relying party's command makes of it."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.process.server import ENDOCARP, Home, Server, eventually, short_directory
+
+from endocarp.shell.relying import RelyingParty
+
+OFFSETS = 32
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return str(tmp_path / "evidence.cbor")
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Home]:
+    """Another relying party, who knows another server and no more."""
+    with short_directory() as root:
+        home = Home(root)
+        home.run("rot", "manufacture")
+        home.run("rot", "build")
+        yield home
+
+
+@pytest.fixture(scope="module")
+def mortal(prepared: Home) -> Iterator[Server]:
+    """A server whose processes may be killed."""
+    with short_directory() as root, Server.start(prepared.copy(root)) as server:
+        yield server
+
+
+def failed_rules(output: str) -> set[str]:
+    return {one["rule"] for one in json.loads(output)["failures"]}
+
+
+def test_fresh_evidence_is_verified_once_and_refused_the_second_time(running: Server, file: str) -> None:
+    running.home.run("evidence", "--out", file)
+    told = running.home.run("verify", file).stdout
+    assert told.startswith("VERIFIED")
+    assert "modelled" in told
+    again = running.home.run("verify", "--json", file, exits=1).stdout
+    assert failed_rules(again) == {"nonce.challenge"}
+    assert running.home.run("verify", file, exits=1).stdout.startswith("REFUSED")
+
+
+def test_evidence_goes_to_standard_output_for_a_pipe(running: Server, file: str) -> None:
+    words = f"{ENDOCARP} evidence > {file} && {ENDOCARP} verify {file}"
+    assert running.home.run_program("sh", "-c", words).stdout.startswith("VERIFIED")
+
+
+def test_a_challenge_that_somebody_else_keeps_is_good_for_as_often_as_he_likes(
+    running: Server, file: str
+) -> None:
+    nonce = os.urandom(32).hex()
+    running.home.run("evidence", "--nonce", nonce, "--out", file)
+    for _ in range(2):
+        assert running.home.run("verify", "--nonce", nonce, file).stdout.startswith("VERIFIED")
+    other = running.home.run("verify", "--json", "--nonce", os.urandom(32).hex(), file, exits=1).stdout
+    assert failed_rules(other) == {"nonce.challenge"}
+    assert failed_rules(running.home.run("verify", "--json", file, exits=1).stdout) == {"nonce.challenge"}
+
+
+def test_evidence_of_a_server_whose_root_is_unknown_is_refused(
+    running: Server, elsewhere: Home, file: str
+) -> None:
+    nonce = os.urandom(32).hex()
+    running.home.run("evidence", "--nonce", nonce, "--out", file)
+    verdict = elsewhere.run("verify", "--json", "--nonce", nonce, file, exits=1).stdout
+    assert any(rule.startswith("anchor.") for rule in failed_rules(verdict))
+
+
+def test_evidence_of_a_server_that_runs_other_images_is_refused(running: Server, file: str) -> None:
+    nonce = os.urandom(32).hex()
+    running.home.run("evidence", "--nonce", nonce, "--out", file)
+    [references] = running.home.config.references.iterdir()
+    expected = json.loads(references.read_text())
+    kept = references.read_text()
+    try:
+        expected["images"]["vault"] = os.urandom(48).hex()
+        references.write_text(json.dumps(expected))
+        verdict = running.home.run("verify", "--json", "--nonce", nonce, file, exits=1).stdout
+    finally:
+        references.write_text(kept)
+    assert "image.vault.reference" in failed_rules(verdict)
+
+
+def test_evidence_with_one_changed_octet_is_refused_wherever_it_is(running: Server, file: str) -> None:
+    nonce = os.urandom(32)
+    evidence = running.evidence(nonce)
+    party, now = RelyingParty(running.home.config), time.time()
+    assert party.judge(evidence, nonce, now).accepted
+    for at in {0, 1, len(evidence) - 1, *range(7, len(evidence), len(evidence) // OFFSETS)}:
+        spoilt = bytearray(evidence)
+        spoilt[at] ^= 1
+        verdict = party.judge(bytes(spoilt), nonce, now)
+        assert not verdict.accepted, at
+        assert verdict.failures, at
+    Path(file).write_bytes(evidence[:-1])
+    told = running.home.run("verify", "--nonce", nonce.hex(), file, exits=1).stdout
+    assert told.startswith("REFUSED")
+
+
+@pytest.mark.parametrize("octets", [b"", b"\0", b"{}", bytes(100_000), b"\xd8\x62" * 1000])
+def test_what_is_no_evidence_is_refused(running: Server, file: str, octets: bytes) -> None:
+    verdict = RelyingParty(running.home.config).judge(octets, bytes(32), time.time())
+    assert not verdict.accepted
+    assert {one.rule for one in verdict.failures} >= {"envelope.decode"}
+
+
+def test_two_answers_to_two_challenges_have_nothing_that_can_be_exchanged(running: Server) -> None:
+    first, second = os.urandom(32), os.urandom(32)
+    party, now = RelyingParty(running.home.config), time.time()
+    assert not party.judge(running.evidence(first), second, now).accepted
+    assert party.judge(running.evidence(second), second, now).accepted
+
+
+def test_evidence_is_verified_after_a_vault_and_the_whole_server_were_started_again(mortal: Server) -> None:
+    party, now = RelyingParty(mortal.home.config), time.time()
+    for name in ("vault-0", "rot"):
+        pid = mortal.kill(name)
+        nonce = os.urandom(32)
+
+        def is_verified(pid: int = pid, name: str = name, nonce: bytes = nonce) -> bool:
+            return mortal.pids().get(name) != pid and party.judge(mortal.evidence(nonce), nonce, now).accepted
+
+        eventually(is_verified)
+
+
+def test_evidence_asked_for_while_processes_die_is_an_answer_or_a_refusal_with_a_reason(
+    mortal: Server,
+) -> None:
+    party, now = RelyingParty(mortal.home.config), time.time()
+    for name in ("vault-0", "rot"):
+        mortal.kill(name)
+        nonce = os.urandom(32)
+        asked = mortal.home.root / "evidence.cbor"
+        done = mortal.home.attempt(ENDOCARP, "evidence", "--nonce", nonce.hex(), "--out", str(asked))
+        if done.returncode == 0:
+            assert party.judge(asked.read_bytes(), nonce, now).accepted
+        else:
+            assert done.returncode in (1, 3)
+            assert "advice: " in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_relying_party_without_any_anchor_says_so(running: Server, file: str) -> None:
+    running.home.run("evidence", "--out", file)
+    told = running.home.run("verify", "--config", f"{file}.none", file, exits=2).stderr
+    assert "no trust anchor" in told
+
+
+@pytest.mark.parametrize("nonce", ["00", "zz", "0" * 63, "0" * 66])
+def test_a_nonce_of_another_size_is_a_mistake_of_the_caller(running: Server, file: str, nonce: str) -> None:
+    assert "32 octets" in running.home.run("evidence", "--nonce", nonce, "--out", file, exits=2).stderr
+    assert not Path(file).exists()

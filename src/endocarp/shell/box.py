@@ -462,8 +462,7 @@ def _serve(box: Box) -> None:
         own = sandbox_report(report, MemoryMode.ORDINARY)
         serve_admin(box.machine.admin, Answers(box, own))
         pin, box.pin = box.pin, ""
-        with contextlib.suppress(OSError):  # nobody listens any more, which comes as an order to stop
-            box.above.send(Ready(own, pin))
+        box.above.ready(own, pin)
         box.run()
     finally:
         box.machine.admin.shutdown(socket.SHUT_RDWR)

@@ -76,6 +76,13 @@ class Channel:
         except OSError:
             return
 
+    def ready(self, sandbox: SandboxReport, pin: str = "") -> None:
+        """Tell that this process serves; that nobody listens any more is what the next `receive` tells."""
+        try:
+            self.send(Ready(sandbox, pin))
+        except OSError:
+            return
+
     def failed(self, error: EndocarpError) -> None:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code

@@ -19,7 +19,7 @@ from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import FRONT, enter
 from endocarp.shell.serve import Conversation, in_thread, listen
 from endocarp.wire import hsm
-from endocarp.wire.control import Pair, Ready, Stop
+from endocarp.wire.control import Pair, Stop
 from endocarp.wire.hsm import Door, Hello, Status, Welcome
 
 HELLO_LIMIT = 64
@@ -155,7 +155,7 @@ def main() -> None:
             if door in serve:
                 listener = socket.socket(fileno=int(descriptor))
                 in_thread(name, partial(listen, listener, name, partial(serve[door], int(number))))
-        control.send(Ready(sandbox_report(report, MemoryMode.ORDINARY)))
+        control.ready(sandbox_report(report, MemoryMode.ORDINARY))
         _take_pairs(control, front)
     except EndocarpError as error:
         control.failed(error)

@@ -16,7 +16,7 @@ from endocarp.shell.channel import Channel, sandbox_report, told
 from endocarp.shell.sandbox import ROT, enter
 from endocarp.shell.serve import Conversation, attend, in_thread, listen
 from endocarp.shell.stage import StageMemory, control_of, read_table
-from endocarp.wire.control import Ready, Stop
+from endocarp.wire.control import Stop
 from endocarp.wire.custody import MESSAGE_LIMIT
 from endocarp.wire.mailbox import PL0_CALLER, PL1_CALLER
 
@@ -101,7 +101,7 @@ def main() -> None:
         report = enter(ROT, required="require-sandbox" in arguments)
         in_thread("box", lambda: service.serve_box(box))
         in_thread("mailbox", lambda: listen(mailbox, "mailbox", service.serve_caller))
-        control.send(Ready(sandbox_report(report, memory.mode)))
+        control.ready(sandbox_report(report, memory.mode))
         wait_for_stop(control)
         with service.lock:
             service.runtime.shut_down()

@@ -25,7 +25,7 @@ from endocarp.shell.sandbox import enter, vault_profile
 from endocarp.shell.serve import Conversation, attend, in_thread
 from endocarp.shell.storage import FileStorage
 from endocarp.wire import custody, hsm
-from endocarp.wire.control import ROT_GONE, Pair, Ready, SandboxReport, Stop
+from endocarp.wire.control import ROT_GONE, Pair, SandboxReport, Stop
 
 HELLO_LIMIT = 64
 """Octets of the message beside a connection: a Hello has fewer."""
@@ -66,7 +66,7 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     report = sandbox_report(got, memory.mode)
     surroundings = Surroundings(certification, memory.mode.name.lower(), _for_report(report))
     vault = Vault(partition, surroundings, os.urandom, threading.RLock(), threading.Lock())
-    control.send(Ready(report, pin.decode() if pin else ""))
+    control.ready(report, pin.decode() if pin else "")
     _take_pairs(control, vault)
     seal_key.close()
 

@@ -135,6 +135,7 @@ def test_a_message_to_nobody_fails_but_an_account_to_nobody_does_not(ends: Ends)
         ends[0].send(Stop())
     ends[0].progress("still here")
     ends[0].failed(UsageError("over"))
+    ends[0].ready(SandboxReport(0, 0, 0, 0, 0, 0))
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------

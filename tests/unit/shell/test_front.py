@@ -295,7 +295,8 @@ def test_an_application_is_told_of_the_death_of_its_vault_and_then_closed(
 # --- who may come ---------------------------------------------------------------------------------------------------
 
 CALLS = """
-import socket, sys
+import os, socket, sys
+os.setuid(65534)
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
     end.connect(sys.argv[1])
     end.recv(1)
@@ -310,7 +311,7 @@ def stranger(place: Path) -> Iterator[socket.socket]:
     place.chmod(0o711)
     with listen_at(place / "open.sock", socket.SOCK_SEQPACKET) as listener:
         (place / "open.sock").chmod(0o777)
-        with subprocess.Popen([sys.executable, "-c", CALLS, place / "open.sock"], user=65534) as process:
+        with subprocess.Popen([sys.executable, "-c", CALLS, place / "open.sock"]) as process:
             connection, _ = listener.accept()
             with connection:
                 yield connection

@@ -1,5 +1,6 @@
 """The ROM as a process: reads the device, takes the firmware bundle on the PL0 channel, becomes the FMC."""
 
+import contextlib
 import socket
 import sys
 import time
@@ -48,14 +49,21 @@ def _read_device(path: Path) -> Device:
 
 
 def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> HandOff:
-    """Answer the mailbox until firmware has been accepted. Raises what ended the boot, once it has been answered."""
+    """Answer the mailbox until firmware has been accepted; end where it is refused, once that has been answered."""
     core = MailboxConnection(rom, PL0_CALLER)
     while rom.result is None:
-        events = core.receive(pl0.recv(1 << 16), time.monotonic())
+        try:
+            data = pl0.recv(1 << 16)
+        except ConnectionResetError:
+            data = b""
+        events = core.receive(data, time.monotonic())
         if rom.fault is not None:
             control.failed(rom.fault)
-        for message in core.outgoing():
-            pl0.sendall(message)
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # box is gone: the next stage ends, or this one at the next piece
+            for message in core.outgoing():
+                pl0.sendall(message)
         if rom.fault is not None or any(isinstance(event, Close) for event in events):
             sys.exit(1)
     pl0.detach()

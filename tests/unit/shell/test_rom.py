@@ -17,7 +17,7 @@ from endocarp.shell import rom
 from endocarp.shell.archive import read_sealed, seal
 from endocarp.shell.mailbox import Mailbox
 from endocarp.wire.handoff import Handoff
-from endocarp.wire.mailbox import FirmwareLoad, FrameHeader, Version
+from endocarp.wire.mailbox import FirmwareLoad, FrameHeader, Version, frame, seal_request
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,16 @@ def test_a_box_that_goes_away_before_it_brings_firmware_ends_the_boot(device: Pa
         assert running.wait() == 1
         with pytest.raises((DecodeError, OSError)):
             mailbox.execute(Version())
+
+
+def test_a_box_that_goes_away_before_it_is_answered_ends_the_boot(server: Server, device: Path) -> None:
+    octets = seal_request(Version())
+    with reset(device) as (running, _, pl0):
+        running.progress()
+        pl0.sendall(frame(Version.COMMAND, octets) * 2)
+        pl0.close()
+        assert running.wait() == 1
+        assert running.fault is None
 
 
 def test_without_a_device_there_is_nothing_to_start(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault, VaultConnection
 from endocarp.line import Line
 from endocarp.shell.channel import Channel, sandbox_report, told
-from endocarp.shell.memory import SecretMemory
+from endocarp.shell.memory import SecretMemory, return_large_blocks
 from endocarp.shell.sandbox import enter, vault_profile
 from endocarp.shell.serve import Conversation, attend, in_thread
 from endocarp.shell.storage import FileStorage
@@ -45,6 +45,7 @@ def main() -> None:
 
 
 def _serve(arguments: dict[str, str], control: Channel) -> None:
+    return_large_blocks()
     memory = SecretMemory()
     keep_in(memory)
     selftest.run(selftest.Algorithm)

@@ -301,3 +301,31 @@ def test_a_descriptor_of_a_file_is_not_taken_for_secret_memory(tmp_path: Path) -
         assert fcntl.fcntl(opened, fcntl.F_GETFD) == fcntl.FD_CLOEXEC
         _, mode = map_secret(opened.fileno(), CHUNK)
     assert mode is MemoryMode.LOCKED
+
+
+USES_MUCH = """
+import json, resource, sys, threading
+from pathlib import Path
+from endocarp.crypto.primitives import pin_digest
+from endocarp.shell.memory import return_large_blocks
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+if sys.argv[1] == "told":
+    return_large_blocks()
+pin_digest(b"12345678", bytes(16))
+before = resident()
+together = threading.Barrier(4)
+def compare():
+    together.wait()
+    pin_digest(b"12345678", bytes(16))
+threads = [threading.Thread(target=compare) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(resident() - before))
+"""
+
+
+def test_what_the_comparison_of_pins_has_used_is_given_back() -> None:
+    assert in_child(USES_MUCH, "told") < 8 << 20

@@ -11,9 +11,12 @@ from functools import partial
 
 import pytest
 from tests.process.server import PATIENCE, Home, Server, eventually, short_directory
+from tests.process.strangers import Token, knock
 
 from endocarp.client import Session
 from endocarp.errors import DeviceError
+from endocarp.wire.cryptoki import CKR
+from endocarp.wire.p11_calls import Call
 from endocarp.wire.suites import Suite
 
 MESSAGE = b"signed before, meanwhile and afterwards"
@@ -117,6 +120,20 @@ def test_a_native_session_outlives_the_front_that_let_it_in(running: Server) -> 
         assert key.verify(key.sign(MESSAGE), MESSAGE)
         eventually(lambda: signs(running))
         assert key.verify(key.sign(MESSAGE), MESSAGE)
+
+
+def test_an_application_at_the_p11_kit_door_is_told_that_its_vault_is_gone_and_the_next_is_served(
+    running: Server,
+) -> None:
+    door = running.home.state.p11_kit_socket(0)
+    with knock(door) as connection:
+        token = Token(connection)
+        session = token.start(running.home.pin)
+        running.kill("vault-0")
+        assert token.call(Call.C_Logout, session) == CKR.DEVICE_REMOVED
+        assert connection.recv(1) == b""
+    with knock(door) as connection:
+        assert Token(connection).start(running.home.pin)
 
 
 # --- rot: reset -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.server import Bystander, Home, Server, eventually, short_directory
+from tests.process.strangers import knock
 
 from endocarp.shell.answers import resident
 from endocarp.wire import hsm
@@ -59,18 +60,6 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
-
-
-def knock(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """Connect to a door."""
-    connection = socket.socket(socket.AF_UNIX, kind)
-    connection.settimeout(30.0)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 def greet_native(home: Home) -> socket.socket:

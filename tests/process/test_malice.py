@@ -4,16 +4,16 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from tests.process.server import Bystander, Server
+from tests.process.strangers import Token, knock, take
 from tests.simulators.application import READ_WRITE, template
 
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.wire import admin, hsm
-from endocarp.wire.cryptoki import CKA, CKR, CKU
+from endocarp.wire.cryptoki import CKA, CKR
 from endocarp.wire.hsm import Door, Hello, Operation, Status, Welcome
 from endocarp.wire.mailbox import (
     FRAME_HEADER_SIZE,
@@ -51,14 +51,6 @@ def undisturbed(running: Server, bystander: Bystander) -> Iterator[None]:
     assert running.lines[seen:] == []
 
 
-@contextmanager
-def knock(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, kind) as connection:
-        connection.settimeout(20.0)
-        connection.connect(str(path))
-        yield connection
-
-
 def is_closed(connection: socket.socket) -> bool:
     """Tell whether the other side closes without another word."""
     try:
@@ -67,53 +59,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def take(connection: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        piece = connection.recv(size - len(found))
-        assert piece, f"closed after {len(found)} octets"
-        found += piece
-    return found
-
-
 # --- the p11-kit door -------------------------------------------------------------------------------------------
-
-
-class Token:
-    """One application at the p11-kit door, of the newest dialect, that sends calls as it likes."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.dialect = 2
-        connection.sendall(bytes((self.dialect,)))
-        assert take(connection, 1) == bytes((self.dialect,))
-
-    def send(self, body: bytes) -> bytes:
-        """Send the body of a call; return that of its reply."""
-        self.connection.sendall(encode_frame(1, body))
-        code, options, size = struct.unpack(">III", take(self.connection, 12))
-        assert (code, options) == (1, 0)
-        return take(self.connection, size)
-
-    def call(self, call: Call, *values: object) -> "tuple[object, ...] | int":
-        """Make a call as it should be; return the values of its reply, or the CK_RV."""
-        return decode_reply(call, self.send(encode_request(call, values, self.dialect)), self.dialect)
-
-    def refusal(self, body: bytes) -> int:
-        """Send the body of a call that is to be refused; return the CK_RV."""
-        found = decode_reply(Call.C_Initialize, self.send(body), self.dialect)
-        assert isinstance(found, int)
-        return found
-
-    def start(self, pin: str) -> int:
-        """Initialize, open a session, log in; return the session."""
-        assert self.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
-        found = self.call(Call.C_OpenSession, 0, READ_WRITE)
-        assert isinstance(found, tuple)
-        (session,) = found
-        assert isinstance(session, int)
-        assert self.call(Call.C_Login, session, CKU.USER, pin.encode()) == ()
-        return session
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from endocarp.hsm.pin import ATTEMPTS
 from endocarp.rot.custody import SEAL_LABEL
 from endocarp.rot.dice import idevid_cdi, stable_root_idev, unique_device_secret
 from endocarp.rot.fuses import Device
+from endocarp.shell.answers import resident
 from endocarp.shell.storage import FileStorage
 from endocarp.wire import hsm
 from endocarp.wire.hsm import Operation, Status
@@ -111,6 +112,8 @@ def test_many_applications_with_the_right_pin_log_in_at_the_same_moment(running:
         except BaseException as fault:  # noqa: BLE001 - told in the thread of the test
             faults.append(fault)
 
+    vault = running.pids()["vault-0"]
+    before = resident(vault)
     threads = [threading.Thread(target=log_in) for _ in range(2 * ATTEMPTS)]
     for thread in threads:
         thread.start()
@@ -118,6 +121,8 @@ def test_many_applications_with_the_right_pin_log_in_at_the_same_moment(running:
         thread.join()
     assert faults == []
     assert attempts_left(running) == ATTEMPTS
+    # What a comparison takes, 16 MiB, is not kept.
+    assert resident(vault) - before < 8 << 10
 
 
 def test_a_pin_that_was_changed_opens_and_the_old_one_does_not(server: Server) -> None:

@@ -41,6 +41,9 @@ def is_refused(home: Home, path: Path, *words: str) -> None:
     assert "the server serves" not in output
 
 
+END_OF_CENTRAL_DIRECTORY = 22
+"""The size of the last record of an archive without a comment."""
+
 # --- images ---------------------------------------------------------------------------------------------------
 
 
@@ -51,13 +54,28 @@ def is_refused(home: Home, path: Path, *words: str) -> None:
         ("soc.manifest", "RUNTIME_AUTH_MANIFEST"),
         ("front.zip", "digest mismatch (SoC manifest)"),
         ("vault.zip", "digest mismatch (SoC manifest)"),
-        ("box.zip", "the box died before it said a word"),
-        ("rom.zip", "rot dies before it serves"),
     ],
 )
 def test_an_image_with_a_changed_octet_is_refused_by_name(home: Home, name: str, word: str) -> None:
     path = home.state.images / name
     flip(path, middle_of(path))
+    is_refused(home, path, word, "--rebuild")
+
+
+# Nobody has measured these two yet when they are executed: an octet without which the archive is none (APPNOTE.TXT
+# 4.3.16) ends them at once; elsewhere rot, or the verifier, finds what has changed.
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("box.zip", "the box died before it said a word"),
+        ("rom.zip", "rot dies before it serves"),
+    ],
+)
+def test_an_archive_that_is_executed_unmeasured_and_is_broken_is_named(
+    home: Home, name: str, word: str
+) -> None:
+    path = home.state.images / name
+    flip(path, path.stat().st_size - END_OF_CENTRAL_DIRECTORY)
     is_refused(home, path, word, "--rebuild")
 
 

@@ -1,6 +1,5 @@
 """What the box answers on its admin socket: how it stands, and evidence, made from what runs right now."""
 
-import contextlib
 import functools
 import os
 import re
@@ -48,6 +47,8 @@ class Box(Protocol):
     machine: Machine
     mailbox: Mailbox | None
     boots: int
+    booted: bool
+    """Whether the boot under way, or the last one, has come to its end."""
 
     @property
     def running(self) -> Mapping[str, Running]:
@@ -113,6 +114,10 @@ class Answers:
         Raises Refused `process.rot` while the server is being reset, DeviceError where a vault does not answer.
         """
         box = self.box
+        # One root of trust answers to the end: what one boot said never meets the log of another.
+        mailbox = box.mailbox
+        if mailbox is None or not box.booted:
+            raise _being_reset()
         sandboxes = {"box": self.own} | {
             one.name: one.sandbox for one in list(box.running.values()) if one.sandbox is not None
         }
@@ -127,20 +132,23 @@ class Answers:
         call = next(asking)
         while True:
             try:
-                call = asking.send(self._answer(call))
+                call = asking.send(self._answer(call, mailbox))
             except StopIteration as done:
                 return bytes(done.value)
 
-    def _answer(self, call: Call | ReportCall) -> bytes:
+    def _answer(self, call: Call | ReportCall, mailbox: Mailbox) -> bytes:
         if isinstance(call, ReportCall):
             door = self.box.machine.state.native_socket(call.partition)
             with connect(f"unix:{door}", patience=REPORT_TIME) as partition:
                 return partition.report(call.nonce).encode()
-        mailbox = self.box.mailbox
-        if mailbox is not None:
-            with contextlib.suppress(OSError, DecodeError):  # it is gone, which the box hears just now
-                return mailbox.call(call.request)
-        raise Refused(ROT_GONE, "the root of trust is being reset", "try again in a moment")
+        try:
+            return mailbox.call(call.request)
+        except (OSError, DecodeError):  # it is gone, which the box hears just now
+            raise _being_reset() from None
+
+
+def _being_reset() -> Refused:
+    return Refused(ROT_GONE, "the root of trust is being reset", "try again in a moment")
 
 
 def resident(pid: int) -> int:

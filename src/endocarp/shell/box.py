@@ -117,6 +117,7 @@ class Box:
         self.restarts: collections.Counter[str] = collections.Counter()
         self.stash_log: list[StashEntry] = []
         self.boots = 0
+        self.booted = False
         self.pin = ""
         self.mailbox: Mailbox | None = None
         self._served: set[str] = set()
@@ -133,6 +134,7 @@ class Box:
 
     def _boot(self) -> None:
         self.boots += 1
+        self.booted = False
         self.stash_log = []
         self._boot_root_of_trust()
         for name in FIRMWARE:
@@ -145,6 +147,7 @@ class Box:
         self._await_ready("front")
         for partition in PARTITIONS:
             self._pair(partition)
+        self.booted = True
 
     def _boot_root_of_trust(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

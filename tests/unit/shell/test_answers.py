@@ -78,6 +78,7 @@ class BoxSimulator:
     machine: Machine
     mailbox: Mailbox | None = None
     boots: int = 2
+    booted: bool = True
     running: dict[str, Process] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     stash_log: list[StashEntry] = field(default_factory=list)
@@ -258,6 +259,12 @@ def test_before_the_root_of_trust_is_there_evidence_is_refused(box: BoxSimulator
     with pytest.raises(Refused) as raised:
         Answers(box, OWN).evidence(NONCE)
     assert (raised.value.rule, raised.value.advice()) == ("process.rot", "try again in a moment")
+
+
+def test_in_the_middle_of_a_boot_evidence_is_refused(booted: BoxSimulator) -> None:
+    booted.booted = False
+    with pytest.raises(Refused, match=r"process\.rot"):
+        Answers(booted, OWN).evidence(NONCE)
 
 
 def test_where_the_root_of_trust_dies_meanwhile_evidence_is_refused(box: BoxSimulator) -> None:

@@ -151,6 +151,14 @@ def tcb_info(
     return der.sequence(*fields)
 
 
+def context(kind: bytes, digest: bytes, svn: int = 0, *, locality: int = 1, before: bytes = b"") -> bytes:
+    """Return what a DPE leaf says of a context that was measured by `digest`, and by `before` ahead of it."""
+    register = sha384(sha384(bytes(48), before) if before else bytes(48), digest)
+    return tcb_info(
+        kind=kind, fwid=digest, svn=svn, vendor_info=locality.to_bytes(4, "big"), register=register
+    )
+
+
 @dataclass
 class DeviceSimulator:
     """One server with one partition; every attribute may be changed before anything is issued."""
@@ -280,14 +288,8 @@ class DeviceSimulator:
     def leaf_tcb(self) -> bytes:
         pcrs = self.pcrs()
         root = tcb_info(kind=b"RTMR", fwid=pcrs[2], vendor_info=b"\xff" * 4, register=pcrs[3])
-        contexts = [(b"CCIV", sha384(b"configuration"), 0)]
-        contexts += [(one.fw_id.to_bytes(4, "little"), one.digest, one.svn) for one in self.stash]
-        entries = [
-            tcb_info(
-                kind=kind, fwid=digest, svn=svn, vendor_info=bytes(4), register=sha384(bytes(48), digest)
-            )
-            for kind, digest, svn in contexts
-        ]
+        entries = [context(b"CCIV", sha384(b"configuration"))]
+        entries += [context(one.fw_id.to_bytes(4, "little"), one.digest, one.svn) for one in self.stash]
         return certs.extension(MULTI_TCB_INFO, der.sequence(root, *entries))
 
     def partition_tcb(self, partition: int = 0, digest: bytes = sha384(b"vault")) -> bytes:

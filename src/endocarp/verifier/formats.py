@@ -124,12 +124,16 @@ def extend(old: bytes, data: bytes) -> bytes:
 
 
 def replay(entries: Iterable[PcrLogEntry]) -> dict[int, bytes]:
-    """Return the registers that these entries give, from zero. Raises DecodeError as `measured` does."""
+    """Return the registers that these entries give, from zero.
+
+    Raises DecodeError as `measured` does, for every entry, whether or not its mask names a register.
+    """
     registers: dict[int, bytes] = {}
     for entry in entries:
+        data = measured(entry)
         for index in range(PCR_COUNT):
             if entry.pcr_mask >> index & 1:
-                registers[index] = extend(registers.get(index, bytes(PCR_SIZE)), measured(entry))
+                registers[index] = extend(registers.get(index, bytes(PCR_SIZE)), data)
     return registers
 
 

@@ -16,7 +16,15 @@ from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, Quote, TcbInfo
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
 from endocarp.wire.evidence import SUITES, Evidence, StashEntry
-from endocarp.wire.mailbox import DeviceStatus, FwInfo, FwInfoReply, PcrLogEntry, PcrLogId, decode_reply
+from endocarp.wire.mailbox import (
+    PL0_CALLER,
+    DeviceStatus,
+    FwInfo,
+    FwInfoReply,
+    PcrLogEntry,
+    PcrLogId,
+    decode_reply,
+)
 from endocarp.wire.suites import Suite
 
 Quotes = Mapping[Suite, Quote]
@@ -306,12 +314,21 @@ def _check_leaf(
         )
     found = [(one.kind, one.fwid, one.svn or 0) for one in contexts[2:]]
     stashed = [(one.fw_id.to_bytes(4, "little"), one.digest, one.svn) for one in stash]
+    odd = [one for one in contexts[1:] if not _measured_once_by_box(one)]
     ledger.check(
         f"tcb.stash.{name}",
-        good=[one.kind for one in contexts[1:2]] == [_CONFIGURATION] and found == stashed,
+        good=[one.kind for one in contexts[1:2]] == [_CONFIGURATION] and found == stashed and not odd,
         held=_kinds(contexts),
-        failed=f"the leaf has {_kinds(contexts)}; stashed were {', '.join(one.name for one in stash) or 'none'}",
+        failed=f"{_kinds(odd)}: measured more than once, or for another caller than box"
+        if odd
+        else f"the leaf has {_kinds(contexts)}; stashed were {', '.join(one.name for one in stash) or 'none'}",
     )
+
+
+def _measured_once_by_box(context: TcbInfo) -> bool:
+    # DPE, "Certificates": register 0 is over all measurements of a context, vendorInfo is its locality, big-endian.
+    once = {0: formats.extend(_ZERO, context.fwid)}
+    return context.registers == once and context.vendor_info == PL0_CALLER.to_bytes(4, "big")
 
 
 def _kinds(contexts: Sequence[TcbInfo]) -> str:

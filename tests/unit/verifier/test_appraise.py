@@ -365,6 +365,13 @@ def _log(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     return of(device, pcr_log=seal_reply(DataReply(b"".join(entries))))
 
 
+def _unmasked_status() -> bytes:
+    """Return evidence whose device status extends no register, and has octets where there should be none."""
+    status = DeviceSimulator().log_entries()[0]
+    octets = replace(status, pcr_mask=0, data=b"\1" * 18 + bytes(30)).encode()
+    return _log(lambda log: [octets, *log[1:]])
+
+
 def _guest() -> bytes:
     device = DeviceSimulator()
     device.stash.append(StashEntry(7, "guest", sha384(b"guest"), 0))
@@ -395,6 +402,7 @@ def _once() -> Iterator[Spoilt]:
     yield Spoilt("quote.agree", _mixed_quotes, frozenset({"quote.unused"}))
     yield Spoilt("quote.unused", _other_registers(30))
     yield Spoilt("log.decode", lambda: of(DeviceSimulator(), pcr_log=b""))
+    yield Spoilt("log.decode", _unmasked_status)
     yield Spoilt(
         "log.sequence", lambda: _log(lambda log: [*log, log[-1]]), frozenset({"log.pcr2", "log.pcr3"})
     )

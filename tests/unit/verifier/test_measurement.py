@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.simulators.device import NOW, DeviceSimulator, Plan, sha384, tcb_info
+from tests.simulators.device import NOW, DeviceSimulator, Plan, context, sha384, tcb_info
 from tests.simulators.relying import failed, unreached
 
 from endocarp.crypto import certs
@@ -191,6 +191,13 @@ def test_a_device_status_of_another_form_is_refused() -> None:
     assert "log.decode" in failed(examine(device, with_log(device, [longer, *rest])))
 
 
+def test_a_device_status_that_extends_no_register_is_read_all_the_same() -> None:
+    device = DeviceSimulator()
+    status, *rest = device.log_entries()
+    unmasked = replace(status, pcr_mask=0, data=b"\1" * 18 + bytes(30))
+    assert failed(examine(device, with_log(device, [unmasked, *rest]))) == {"log.decode"}
+
+
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
@@ -274,13 +281,13 @@ def leaf(*entries: bytes) -> Edit:
 def test_the_leaf_has_the_contexts_that_were_stashed_in_their_order() -> None:
     pcrs = DeviceSimulator().pcrs()
     root = tcb_info(kind=b"RTMR", fwid=pcrs[2], register=pcrs[3])
-    configuration = tcb_info(kind=b"CCIV", fwid=sha384(b"configuration"))
+    configuration = context(b"CCIV", sha384(b"configuration"))
     box, front, vault = (
-        tcb_info(kind=kind, fwid=sha384(name), svn=0)
+        context(kind, sha384(name))
         for kind, name in ((b"EBOX", b"box"), (b"EFRT", b"front"), (b"EVLT", b"vault"))
     )
-    other = tcb_info(kind=b"EVLT", fwid=sha384(b"other"), svn=0)
-    newer = tcb_info(kind=b"EVLT", fwid=sha384(b"vault"), svn=1)
+    other = context(b"EVLT", sha384(b"other"))
+    newer = context(b"EVLT", sha384(b"vault"), 1)
     good = leaf(root, configuration, box, front, vault)
     assert failed(examine(DeviceSimulator(edits={("dpe_leaf", Suite.P384): good}))) == set()
     for entries in (
@@ -301,6 +308,32 @@ def test_the_leaf_has_the_contexts_that_were_stashed_in_their_order() -> None:
     ):
         device = DeviceSimulator(edits={("dpe_leaf", Suite.P384): leaf(*entries)})
         assert failed(examine(device)) == {"tcb.root.ecc384"}
+
+
+@pytest.mark.parametrize(
+    "vault",
+    [
+        context(b"EVLT", sha384(b"vault"), before=sha384(b"guest")),
+        context(b"EVLT", sha384(b"vault"), locality=2),
+        tcb_info(kind=b"EVLT", fwid=sha384(b"vault"), svn=0, vendor_info=b"\0\0\0\1"),
+        tcb_info(kind=b"EVLT", fwid=sha384(b"vault"), svn=0, register=sha384(bytes(48), sha384(b"vault"))),
+    ],
+    ids=["measured twice", "for another caller", "without its register", "without its caller"],
+)
+@pytest.mark.parametrize("suite", SUITES)
+def test_each_context_of_the_leaf_was_measured_once_and_for_box(vault: bytes, suite: Suite) -> None:
+    device = DeviceSimulator()
+    pcrs = device.pcrs()
+    root = tcb_info(kind=b"RTMR", fwid=pcrs[2], register=pcrs[3])
+    others = (
+        context(b"CCIV", bytes(48)),
+        context(b"EBOX", sha384(b"box")),
+        context(b"EFRT", sha384(b"front")),
+    )
+    device.edits["dpe_leaf", suite] = leaf(root, *others, vault)
+    verdict = examine(device)
+    assert failed(verdict) == {f"tcb.stash.{SUITE_NAMES[suite]}"}
+    assert verdict.failures[0].reason.startswith("EVLT: measured more than once")
 
 
 def test_a_leaf_without_contexts_shows_nothing() -> None:

@@ -5,8 +5,8 @@ import select
 import socket
 import struct
 
-LOOKS = 60
-"""How often a line looks for a message before it goes to sleep: 0.7 us each, so longer than P-256 takes to sign."""
+LOOKS = 120
+"""How often a line looks for a message before it goes to sleep: 1 us each, so longer than it takes to wake a core."""
 REST = 64
 """After looking in vain again and again, the most messages in a row that are waited for asleep at once."""
 
@@ -16,9 +16,10 @@ _PEER = struct.Struct("3i")
 class Line:
     """A connected socket: of one that keeps messages apart, whole messages; of a stream, what there is.
 
-    `receive` looks a few times before it sleeps, since to wake a sleeper takes longer than many an answer. Looking in
-    vain makes it rest, longer each time in a row: so looking costs little where messages are rare, or where the other
-    side waits for the very processor that looks. `limit` is the most octets that one call returns.
+    `receive` looks many times before it sleeps, since to wake a sleeper takes longer than many an answer,
+    most of all on a core that has gone to sleep too. Between two looks it yields the processor: the other side may
+    wait for this very one. Looking in vain makes it rest, longer each time in a row, so it costs little where messages
+    are rare. `limit` is the most octets that one call returns.
     """
 
     def __init__(self, connection: socket.socket, limit: int) -> None:
@@ -44,6 +45,7 @@ class Line:
                 try:
                     data = self._socket.recv(self._limit, socket.MSG_DONTWAIT)
                 except BlockingIOError:
+                    os.sched_yield()
                     continue
                 self._rest = 0
                 return data

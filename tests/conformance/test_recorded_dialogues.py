@@ -18,7 +18,7 @@ from endocarp.core import Ask, Close
 from endocarp.hsm.token import TokenConnection
 from endocarp.wire.hsm import Decrypt, Encrypt, Generate, Logout, Request, Sign
 from endocarp.wire.p11 import take_frame
-from endocarp.wire.p11_calls import Call, decode_call, decode_reply
+from endocarp.wire.p11_calls import Call, decode_reply, decode_request
 from endocarp.wire.suites import Cipher, Scheme, Suite
 
 DIALOGUES = {
@@ -46,7 +46,7 @@ def replay(dialogue: Sequence[bytes], piece: int) -> tuple[list[Request[Any]], l
         asked, answer = take_frame(bytearray(request)), take_frame(received)
         assert asked is not None
         assert answer is not None
-        call = decode_call(asked.body)
+        call, _ = decode_request(asked.body, dialogue[0][0])
         assert call is not None
         assert answer.code == asked.code
         assert not isinstance(decode_reply(call, answer.body, dialogue[0][0]), int), call.name

@@ -31,7 +31,6 @@ from endocarp.wire.hsm import (
     Ping,
     Policy,
     Random,
-    Reply,
     Request,
     Sealed,
     SetAttributes,
@@ -42,6 +41,7 @@ from endocarp.wire.hsm import (
     Verify,
     decode_header,
     decode_request,
+    encode_reply,
 )
 from endocarp.wire.suites import SIGNATURE_SIZE, Suite
 
@@ -84,8 +84,8 @@ class TokenVault:
         try:
             body = self._answer(request).encode()
         except PeerError as refusal:
-            return Reply(Status(refusal.number), tag, self.generation, refusal.reason.encode()).encode()
-        return Reply(Status.OK, tag, self.generation, body).encode()
+            return encode_reply(Status(refusal.number), tag, self.generation, refusal.reason.encode())
+        return encode_reply(Status.OK, tag, self.generation, body)
 
     def asked(self) -> list[Operation]:
         """Return the operations asked for since the last time."""

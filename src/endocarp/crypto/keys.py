@@ -23,6 +23,7 @@ from endocarp.crypto.primitives import Gcm, Part
 from endocarp.crypto.schemes import (
     PrivateLibraryKey,
     PublicLibraryKey,
+    Sign,
     deterministic_signer,
     signers,
     verifiers,
@@ -138,15 +139,19 @@ class PrivateKey:
         self._key = key
         self._signers = signers(suite, key)
 
+    def signer(self, scheme: Scheme) -> Sign:
+        """Return what signs by this scheme; UsageError where it is not one of the suite."""
+        signer = self._signers.get(scheme)
+        if signer is None:
+            raise _not_of_suite(self.suite, scheme)
+        return signer
+
     def sign(self, scheme: Scheme, data: Buffer) -> bytes:
         """Return the signature over the data, of SIGNATURE_SIZE octets.
 
         UsageError where the scheme is not one of the suite, or the data has a size that it does not take.
         """
-        signer = self._signers.get(scheme)
-        if signer is None:
-            raise _not_of_suite(self.suite, scheme)
-        return signer(data)
+        return self.signer(scheme)(data)
 
     def sign_deterministic(self, data: Buffer) -> bytes:
         """Return ECDSA over the data with the hash of the curve's size and the nonce of RFC 6979, as raw r‖s."""

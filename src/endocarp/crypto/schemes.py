@@ -92,16 +92,19 @@ def verifiers(suite: Suite, key: PublicLibraryKey) -> dict[Scheme, Verify]:
 def _ecdsa_signer(suite: Suite, key: ec.EllipticCurvePrivateKey, scheme: Scheme) -> Sign:
     if scheme is not Scheme.ECDSA_DIGEST:
         return _raw_ecdsa(suite, key, ec.ECDSA(_ECDSA[scheme]))
-    size = _CURVE_HASH[suite].digest_size
-    sign = _raw_ecdsa(suite, key, ec.ECDSA(Prehashed(_CURVE_HASH[suite])))
-    return lambda digest: sign(digest if len(digest) == size else _fitted(digest, size))
+    hashed = _CURVE_HASH[suite]
+    return _raw_ecdsa(suite, key, ec.ECDSA(Prehashed(hashed)), hashed.digest_size)
 
 
-def _raw_ecdsa(suite: Suite, key: ec.EllipticCurvePrivateKey, algorithm: ec.ECDSA) -> Sign:
+def _raw_ecdsa(
+    suite: Suite, key: ec.EllipticCurvePrivateKey, algorithm: ec.ECDSA, digest_size: int | None = None
+) -> Sign:
     half = SIGNATURE_SIZE[suite] // 2
     sign = key.sign
 
     def signer(data: Buffer) -> bytes:
+        if digest_size is not None and len(data) != digest_size:
+            data = _fitted(data, digest_size)
         # SEQUENCE { r INTEGER, s INTEGER }: below 128 octets for both curves, so every length is one octet. An
         # integer is half an order long, one zero octet longer where its top bit is set, or shorter.
         signature = sign(data, algorithm)

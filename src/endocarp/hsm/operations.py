@@ -252,7 +252,7 @@ def _sign(caller: Caller, request: hsm.Sign) -> Outcome:
     sign = found.signers.get(request.scheme)
     if sign is None:
         _check_mechanism(found, Operation.SIGN, request.scheme, SCHEMES[found.description.suite])
-        sign = found.signers[request.scheme] = partial(found.private_key.sign, request.scheme)
+        sign = found.signers[request.scheme] = found.private_key.signer(request.scheme)
     return Work(partial(sign, request.data))
 
 
@@ -275,11 +275,11 @@ def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
     _check_mechanism(found, Operation.ENCRYPT, request.cipher, CIPHERS[found.description.suite])
     if request.cipher is not Cipher.AES_GCM:
         _refuse_gcm_fields(request.nonce, request.associated)
-        return Work(partial(found.public_key.encrypt, request.cipher, request.data), partial(hsm.Sealed, b""))
+        run = partial(found.public_key.encrypt, request.cipher, request.data)
+        return Work(run, partial(hsm.Sealed, b""))
     nonce = request.nonce or caller.vault.entropy(_GCM_NONCE_SIZE)
-    return Work(
-        partial(found.aes_key.seal, nonce, request.data, request.associated), partial(hsm.Sealed, nonce)
-    )
+    run = partial(found.aes_key.seal, nonce, request.data, request.associated)
+    return Work(run, partial(hsm.Sealed, nonce))
 
 
 @_does(hsm.Decrypt)

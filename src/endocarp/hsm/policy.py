@@ -11,15 +11,15 @@ from endocarp.errors import PeerError
 from endocarp.wire.hsm import Operation, Status
 
 
-class Phase(enum.Enum):
+class Phase(enum.IntEnum):
     """How far a connection has come."""
 
-    GREETING = "greeting"
+    GREETING = 0
     """Nothing was said yet; Hello is expected."""
-    PUBLIC = "public"
-    USER = "user"
+    PUBLIC = 1
+    USER = 2
     """Logged in."""
-    CLOSED = "closed"
+    CLOSED = 3
 
 
 _ANYBODY = frozenset(

@@ -49,7 +49,7 @@ class Session:
     def get(self, handle: int) -> KeyObject:
         """Return the object with this handle; NO_SUCH_OBJECT where this connection may not see it."""
         found = self.partition.objects.get(handle) or self._objects.get(handle)
-        if found is None or not self._sees(found):
+        if found is None or (found.is_private and self.phase is not Phase.USER):
             raise PeerError(Status.NO_SUCH_OBJECT, f"there is no object {handle:#x}")
         return found
 

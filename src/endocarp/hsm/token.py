@@ -14,11 +14,10 @@ from endocarp.hsm import token_crypto, token_general, token_keys
 from endocarp.hsm.token_view import Handler, Steps, TokenView
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Reply, Status
-from endocarp.wire.p11 import DIALECT_LIMIT, FRAME_LIMIT, Frame, encode_frame, missing, take_frame
+from endocarp.wire.p11 import DIALECT_LIMIT, FRAME_LIMIT, encode_frame, missing, take_frame
 from endocarp.wire.p11_calls import (
     Call,
     Values,
-    decode_call,
     decode_request,
     encode_failure,
     encode_reply,
@@ -54,6 +53,11 @@ PERMITS: Mapping[Phase, frozenset[Call]] = MappingProxyType(
     }
 )
 """The calls that each phase permits."""
+
+_PERMITTED: Mapping[Phase, Mapping[Call | None, Handler]] = MappingProxyType(
+    {phase: {call: CALLS[call] for call in calls} for phase, calls in PERMITS.items()}
+)
+"""What carries out a call, where the phase permits it."""
 
 NEXT: Mapping[Call, Phase] = MappingProxyType({Call.C_Initialize: Phase.READY, Call.C_Finalize: Phase.CLOSED})
 """The calls that lead to another phase when they succeed."""
@@ -176,7 +180,8 @@ class TokenConnection:
                 return []
             if self._unsent > UNSENT_LIMIT:
                 return self._close("the application asks for more than it takes")
-            event = self._begin(frame)
+            self._code, body = frame
+            event = self._begin(body)
             if event is not None:
                 return [event]
             if self.phase is Phase.CLOSED:
@@ -199,11 +204,17 @@ class TokenConnection:
 
     # --- calls ------------------------------------------------------------------------------------------------
 
-    def _begin(self, frame: Frame) -> Event | None:
+    def _begin(self, body: bytes) -> Event | None:
         """Carry out a call, or its first step."""
-        self._code, body = frame
         try:
-            outcome = self._carry_out(body)
+            # Calls that are refused are held to their form too.
+            call, values = decode_request(body, self._dialect)
+            handler = _PERMITTED[self.phase].get(call)
+            if call is None or handler is None:
+                self._fail(self._refusal(call))
+                return None
+            self._call = call
+            outcome = handler(self._view, *values)
         except DecodeError:
             self._fail(CKR.DEVICE_ERROR)
         except PeerError as refusal:
@@ -216,18 +227,7 @@ class TokenConnection:
                 return self._step(None)
         return None
 
-    def _carry_out(self, body: bytes) -> Values | Steps[Values]:
-        call = decode_call(body)
-        if call is None:
-            raise PeerError(CKR.FUNCTION_NOT_SUPPORTED, "the protocol has no call of this number")
-        # Calls that are refused are held to their form too.
-        values = decode_request(call, body, self._dialect)
-        if call not in PERMITS[self.phase]:
-            raise PeerError(self._refusal(call), f"{call.name} is not permitted now")
-        self._call = call
-        return CALLS[call](self._view, *values)
-
-    def _refusal(self, call: Call) -> CKR:
+    def _refusal(self, call: Call | None) -> CKR:
         if call not in CALLS:
             return CKR.FUNCTION_NOT_SUPPORTED
         started = self.phase is Phase.READY
@@ -259,8 +259,7 @@ class TokenConnection:
         raise PeerError(CALL_REFUSALS.get((self._call, status), REFUSALS[status]), reply.reason)
 
     def _answer(self, values: Values) -> None:
-        if self._call in NEXT:
-            self.phase = NEXT[self._call]
+        self.phase = NEXT.get(self._call, self.phase)
         self._send(encode_reply(self._call, values, self._dialect))
 
     def _fail(self, number: int) -> None:

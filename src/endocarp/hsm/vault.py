@@ -80,7 +80,11 @@ class VaultConnection:
         except DecodeError as error:
             return [Close(str(error))]
         try:
-            outcome = self._carry_out(number, data)
+            permitted = _PERMITTED[self._session.phase].get(number)
+            if permitted is None:
+                raise self._refusal(number)
+            kind, carry = permitted
+            outcome = carry(self._caller, hsm.read_body(kind, data))
         except EndocarpError as error:
             return self._fail(error)
         if isinstance(outcome, Work):
@@ -123,26 +127,19 @@ class VaultConnection:
         self._session.begin()
         return []
 
-    def _carry_out(self, number: int, message: bytes) -> Struct | Work:
-        permitted = _PERMITTED[self._session.phase].get(number)
-        if permitted is None:
-            raise self._refusal(number)
-        kind, carry = permitted
-        return carry(self._caller, hsm.read_body(kind, message))
-
     def _refusal(self, number: int) -> PeerError:
         if number not in _KNOWN:
             return PeerError(Status.OPERATION_UNKNOWN, f"there is no operation {number}")
         return refusal(self._session.phase, Operation(number))
 
     def _answer(self, body: bytes) -> list[Event]:
-        reply = hsm.Reply(Status.OK, self._tag, self._vault.partition.generation, body)
-        self._outgoing.append(reply.encode())
+        self._outgoing.append(hsm.encode_reply(Status.OK, self._tag, self._vault.partition.generation, body))
         return []
 
     def _fail(self, error: EndocarpError) -> list[Event]:
+        reason = _reason(error).encode()[: hsm.REASON_LIMIT]
         generation = self._vault.partition.generation
-        self._outgoing.append(hsm.failure(status_of(error), self._tag, generation, _reason(error)).encode())
+        self._outgoing.append(hsm.encode_reply(status_of(error), self._tag, generation, reason))
         return []
 
 

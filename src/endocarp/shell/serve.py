@@ -62,19 +62,22 @@ class Conversation:
 
     def run(self, first: bytes | None = None) -> None:
         """Talk until one side ends it; `first` is what arrived before this line was handed over."""
-        data = self.line.receive(self._patience()) if first is None else first
-        while self._take(data) and data != b"":
-            data = self.line.receive(self._patience())
+        core, lock = self.core, self.lock
+        data = self._receive() if first is None else first
+        while True:
+            now = time.monotonic()
+            with lock:
+                events = core.expire(now) if data is None else core.receive(data, now)
+            if events and not self._carry_out(events):
+                return
+            self._send()
+            if data == b"":
+                return
+            data = self._receive()
 
-    def _take(self, data: bytes | None) -> bool:
-        now = time.monotonic()
-        with self.lock:
-            events = self.core.expire(now) if data is None else self.core.receive(data, now)
-        return self._carry_out(events)
-
-    def _patience(self) -> float | None:
+    def _receive(self) -> bytes | None:
         due = self.core.due()
-        return None if due is None else max(due - time.monotonic(), 0.0)
+        return self.line.receive(None if due is None else max(due - time.monotonic(), 0.0))
 
     def _carry_out(self, events: list[Event]) -> bool:
         """Carry out events in their order, those included that follow from them; False ends the conversation."""
@@ -93,7 +96,6 @@ class Conversation:
                     return False
                 case _:
                     assert_never(event)
-        self._send()
         return True
 
     def _work(self, job: Job) -> list[Event]:
@@ -104,8 +106,9 @@ class Conversation:
             result = job.run()
         except EndocarpError as error:
             result = error
+        core = cast("Working", self.core)
         with self.lock:
-            return cast("Working", self.core).finish(result)
+            return core.finish(result)
 
     def _inquire(self, question: Ask) -> list[Event]:
         assert self.ask is not None

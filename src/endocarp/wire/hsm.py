@@ -492,16 +492,12 @@ class Reply(NamedTuple):
             raise DecodeError("Reply.status", f"unknown value {number:#x}")
         return cls(status, tag, generation, bytes(message[_REPLY.size :]))
 
-    def encode(self) -> bytes:
-        """Return the message."""
-        return _REPLY.pack(self.status, self.tag, self.generation) + self.body
-
     @property
     def reason(self) -> str:
         """What the vault says about a status other than OK."""
         return self.body[:REASON_LIMIT].decode(errors="replace")
 
 
-def failure(status: Status, tag: int, generation: int, reason: str) -> Reply:
-    """Return the reply to a request that was not carried out."""
-    return Reply(status, tag, generation, reason.encode()[:REASON_LIMIT])
+def encode_reply(status: Status, tag: int, generation: int, body: bytes) -> bytes:
+    """Return the message of a reply; where the status is not OK, the body is a reason of at most REASON_LIMIT octets."""
+    return _REPLY.pack(status, tag, generation) + body

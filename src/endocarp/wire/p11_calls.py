@@ -5,6 +5,7 @@ spells the types of the values. A failure is a reply with number 0 and one CK_UL
 """
 
 import enum
+import functools
 import re
 import struct
 from collections.abc import Callable
@@ -154,16 +155,33 @@ _FIELDS = {
 _CALL = struct.Struct(">II")
 
 
+_SAME_AGAIN = frozenset({"y", "u", "M", "fy", "fu"})
+"""The types of values that a caller gives again and again, and that are no secret."""
+_SHORT = 64
+
+
 class _Form:
-    """The form of one request or reply."""
+    """The form of one request or reply.
+
+    Who signs often begins each signature with the same octets: so a short body that tells nothing but numbers and a
+    mechanism is remembered with its values.
+    """
 
     def __init__(self, number: int, signature: str) -> None:
-        fields = [_FIELDS[name] for name in re.findall("[af]?.", signature)]
+        names = re.findall("[af]?.", signature)
+        fields = [_FIELDS[name] for name in names]
         self.head = _CALL.pack(number, len(signature)) + signature.encode("ascii")
         self.reads = [field.read for field in fields]
         self.writes = [field.write for field in fields]
+        self.longest_remembered = _SHORT if _SAME_AGAIN.issuperset(names) else 0
+        self.remembered = functools.lru_cache(self._decode)
 
     def decode(self, body: bytes, dialect: int, where: str) -> Values:
+        if len(body) <= self.longest_remembered:
+            return self.remembered(body, dialect, where)
+        return self._decode(body, dialect, where)
+
+    def _decode(self, body: bytes, dialect: int, where: str) -> Values:
         if not body.startswith(self.head):
             raise DecodeError(where, "the signature is not the call's")
         reader = Reader(body, len(self.head), dialect, where)
@@ -186,12 +204,16 @@ _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 
 
-_CALLS = {int(call): call for call in Call}
+_CALLS = {int(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
 
 
-def decode_call(body: bytes) -> Call | None:
-    """Return the call that a request makes; None where there is none of its number."""
-    return _CALLS.get(_number(body))
+def decode_request(body: bytes, dialect: int) -> tuple[Call | None, Values]:
+    """Return the call that a request makes, and its values; no call where there is none of its number."""
+    known = _CALLS.get(_number(body))
+    if known is None:
+        return None, ()
+    call, decode, where = known
+    return call, decode(body, dialect, where)
 
 
 def _number(body: bytes) -> int:
@@ -199,11 +221,6 @@ def _number(body: bytes) -> int:
         return int(_CALL.unpack_from(body)[0])
     except struct.error:
         raise DecodeError("Call", "cut short") from None
-
-
-def decode_request(call: Call, body: bytes, dialect: int) -> Values:
-    """Return the values of a request that makes `call`."""
-    return _REQUESTS[call].decode(body, dialect, _NAMES[call])
 
 
 def encode_request(call: Call, values: Values, dialect: int) -> bytes:

@@ -4,7 +4,17 @@ import pytest
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.wire import hsm
-from endocarp.wire.hsm import Attribute, Description, ObjectClass, Operation, Policy, Reply, Status, Template
+from endocarp.wire.hsm import (
+    Attribute,
+    Description,
+    ObjectClass,
+    Operation,
+    Policy,
+    Reply,
+    Status,
+    Template,
+    encode_reply,
+)
 from endocarp.wire.suites import Scheme, Suite
 
 
@@ -82,14 +92,14 @@ def test_the_largest_pair_fits_one_message() -> None:
         (Attribute(1, bytes(hsm.ATTRIBUTE_LIMIT)),) * 4,
     )
     one = Description(1, ObjectClass.PUBLIC_KEY, Suite.ML_DSA_87, template, bytes(2592))
-    reply = Reply(Status.OK, 1, 1, hsm.Objects(0, (one, one)).encode()).encode()
+    reply = encode_reply(Status.OK, 1, 1, hsm.Objects(0, (one, one)).encode())
     assert len(reply) <= hsm.MESSAGE_LIMIT
 
 
 def test_a_reply_keeps_its_status_tag_generation_and_body() -> None:
-    reply = Reply(Status.OK, 7, 1 << 40, b"body")
-    assert reply.encode() == bytes.fromhex("00000000 07000000 0000000000010000") + b"body"
-    assert Reply.decode(reply.encode()) == reply
+    message = encode_reply(Status.OK, 7, 1 << 40, b"body")
+    assert message == bytes.fromhex("00000000 07000000 0000000000010000") + b"body"
+    assert Reply.decode(message) == Reply(Status.OK, 7, 1 << 40, b"body")
 
 
 def test_a_reply_shorter_than_its_header_is_refused() -> None:
@@ -102,8 +112,6 @@ def test_a_status_that_nobody_knows_is_refused() -> None:
         Reply.decode(b"\xff" + bytes(15))
 
 
-def test_a_failure_carries_its_reason_as_text_of_bounded_size() -> None:
-    reply = hsm.failure(Status.FAILED, 1, 2, "ä" * 200)
-    assert Reply.decode(reply.encode()) == reply
-    assert reply.reason == "ä" * 100
+def test_a_reason_is_text_of_bounded_size() -> None:
+    assert Reply(Status.FAILED, 1, 2, ("ä" * 200).encode()).reason == "ä" * 100
     assert Reply(Status.FAILED, 1, 2, b"\xff").reason == "\ufffd"

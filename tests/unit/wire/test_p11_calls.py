@@ -11,7 +11,6 @@ from endocarp.wire.cryptoki import CKA, CKM, CKR
 from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Version
 from endocarp.wire.p11_calls import (
     Call,
-    decode_call,
     decode_reply,
     decode_request,
     encode_failure,
@@ -56,8 +55,9 @@ def plain(values: Any) -> list[Any]:
 @pytest.mark.parametrize("call", Call)
 def test_every_call_survives_a_round_trip(call: Call, dialect: int) -> None:
     request = encode_request(call, example(call.request), dialect)
-    assert decode_call(request) is call
-    assert plain(decode_request(call, request, dialect)) == plain(example(call.request))
+    decoded_call, values = decode_request(request, dialect)
+    assert decoded_call is call
+    assert plain(values) == plain(example(call.request))
     reply = encode_reply(call, example(call.reply), dialect)
     decoded = decode_reply(call, reply, dialect)
     assert not isinstance(decoded, int)
@@ -73,7 +73,7 @@ def test_a_call_for_a_signature_is_the_octets_that_p11_kit_sends() -> None:
         struct.pack(">II", 43, 5) + b"uayfy" + struct.pack(">QBI", 7, 1, 2) + b"ab" + struct.pack(">I", 64)
     )
     assert encode_request(Call.C_Sign, (7, b"ab", 64), 0) == octets
-    assert decode_request(Call.C_Sign, octets, 0) == (7, b"ab", 64)
+    assert decode_request(octets, 0) == (Call.C_Sign, (7, b"ab", 64))
 
 
 def test_a_failure_is_a_reply_with_number_0() -> None:
@@ -84,12 +84,12 @@ def test_a_failure_is_a_reply_with_number_0() -> None:
 
 @pytest.mark.parametrize("number", [0, 90, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_number_out_of_range_is_no_call(number: int) -> None:
-    assert decode_call(struct.pack(">II", number, 0)) is None
+    assert decode_request(struct.pack(">II", number, 0), 0) == (None, ())
 
 
 def test_a_body_too_short_for_a_number_is_refused() -> None:
     with pytest.raises(DecodeError, match="cut short"):
-        decode_call(b"\0\0\0\x01\0\0\0")
+        decode_request(b"\0\0\0\x01\0\0\0", 0)
 
 
 def test_a_reply_of_another_call_is_refused() -> None:
@@ -101,12 +101,12 @@ def test_a_reply_of_another_call_is_refused() -> None:
 def test_a_signature_other_than_the_calls_is_refused(signature: bytes) -> None:
     octets = struct.pack(">II", 43, len(signature)) + signature + bytes(64)
     with pytest.raises(DecodeError, match="signature"):
-        decode_request(Call.C_Sign, octets, 0)
+        decode_request(octets, 0)
 
 
 def test_a_signature_that_says_it_is_longer_than_the_body_is_refused() -> None:
     with pytest.raises(DecodeError, match="signature"):
-        decode_request(Call.C_Sign, struct.pack(">II", 43, 0xFFFFFFFF) + b"uayfy", 0)
+        decode_request(struct.pack(">II", 43, 0xFFFFFFFF) + b"uayfy", 0)
 
 
 @pytest.mark.parametrize("dialect", [0, 1, 2])
@@ -115,9 +115,9 @@ def test_every_cut_of_a_request_is_refused(call: Call, dialect: int) -> None:
     request = encode_request(call, example(call.request), dialect)
     for size in range(len(request)):
         with pytest.raises(DecodeError):
-            decode_request(call, request[:size], dialect)
+            decode_request(request[:size], dialect)
     with pytest.raises(DecodeError, match="left over"):
-        decode_request(call, request + b"\0", dialect)
+        decode_request(request + b"\0", dialect)
 
 
 def test_random_octets_raise_nothing_but_decode_errors() -> None:
@@ -128,16 +128,39 @@ def test_random_octets_raise_nothing_but_decode_errors() -> None:
         head = p11_calls._REQUESTS[call].head
         body = head + chance.randbytes(chance.choice((0, 4, 9, 16, 40, 80)))
         with contextlib.suppress(DecodeError):
-            decode_request(call, body, chance.randrange(3))
+            decode_request(body, chance.randrange(3))
 
 
 def test_spoilt_requests_raise_nothing_but_decode_errors() -> None:
     chance = random.Random(12)
-    requests = [(call, encode_request(call, example(call.request), 2)) for call in Call]
+    requests = [encode_request(call, example(call.request), 2) for call in Call]
     for _ in range(40_000):
-        call, request = chance.choice(requests)
-        spoilt = bytearray(request)
+        spoilt = bytearray(chance.choice(requests))
         for _ in range(chance.randrange(1, 4)):
             spoilt[chance.randrange(len(spoilt))] = chance.choice((0, 1, 0x40, 0x7F, 0x80, 0xFF))
         with contextlib.suppress(DecodeError):
-            decode_request(call, bytes(spoilt), chance.randrange(3))
+            decode_request(bytes(spoilt), chance.randrange(3))
+
+
+def test_a_call_that_is_remembered_is_read_as_it_was_the_first_time() -> None:
+    request = encode_request(Call.C_SignInit, (7, Mechanism(CKM.ECDSA), 5), 2)
+    assert (
+        decode_request(request, 2) == decode_request(request, 2) == (Call.C_SignInit, (7, (0x1041, None), 5))
+    )
+    with pytest.raises(DecodeError):
+        decode_request(request, 0)  # another dialect has another form
+
+
+@pytest.mark.parametrize("call", [Call.C_Login, Call.C_SetPIN, Call.C_Sign, Call.C_CreateObject])
+def test_octets_of_the_caller_are_never_remembered(call: Call) -> None:
+    assert p11_calls._REQUESTS[call].longest_remembered == 0
+
+
+def test_nothing_long_is_remembered() -> None:
+    label = bytes(1 << 16)
+    request = encode_request(
+        Call.C_EncryptInit, (7, Mechanism(CKM.AES_GCM, (bytes(12), 96, label, 128)), 5), 2
+    )
+    before = p11_calls._REQUESTS[Call.C_EncryptInit].remembered.cache_info()
+    decode_request(request, 2)
+    assert p11_calls._REQUESTS[Call.C_EncryptInit].remembered.cache_info() == before

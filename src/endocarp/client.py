@@ -9,15 +9,15 @@ thread at a time. This is the only module outside `shell` that opens a socket.
 """
 
 import errno
-import os
+import math
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar, cast
 
-from endocarp.errors import DecodeError, DeviceError, EndocarpError, UsageError
+from endocarp import xdg
+from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.hsm.attributes import default_policy, key_class
 from endocarp.line import Line
 from endocarp.wire import hsm
@@ -27,7 +27,7 @@ from endocarp.wire.hsm import Description, Door, ObjectClass, Operation, Policy,
 from endocarp.wire.suites import Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
-
+Read = TypeVar("Read")
 
 DEFAULT_SCHEME: Mapping[Suite, Scheme] = MappingProxyType(
     {
@@ -45,15 +45,21 @@ _HINTS: Mapping[Status, str] = MappingProxyType(
     {
         Status.NOT_LOGGED_IN: "open the session with the partition's PIN",
         Status.PIN_INCORRECT: "wait between attempts; too many wrong ones lock the partition",
-        Status.PIN_LOCKED: "the partition can no longer be opened with a PIN",
-        Status.STORE_FULL: "destroy objects that are not needed, or free room on the server's disk",
+        Status.PIN_LOCKED: (
+            "stop the server and put back a copy of the partition's folder `store`,"
+            " or remove that folder for a new partition: its keys are lost then"
+        ),
+        Status.STORE_FULL: "free room on the server's disk; where objects are too many, destroy some",
         Status.STORE_FAILED: "look after the disk of the server",
     }
 )
 
+_SEE = "see that the server runs: endocarp status"
 
 _TIME = struct.Struct("ll")
 """Seconds and microseconds, as a socket takes them."""
+_LONGEST = 1 << 31
+"""Seconds: 68 years."""
 
 
 class _ClosedLine:
@@ -70,15 +76,22 @@ class _ClosedLine:
 
 
 class Connection:
-    """One connection to a vault, over a connected SEQPACKET socket: requests in, answers out."""
+    """One connection to a vault, over a connected SEQPACKET socket: requests in, answers out.
 
-    def __init__(self, connection: socket.socket) -> None:
+    `timeout` is how many seconds the socket waits, which errors name. Whatever goes wrong on the way, an interrupt
+    included, closes the connection: an answer that came late would be taken for that to the next request.
+    """
+
+    def __init__(self, connection: socket.socket, timeout: float | None = None) -> None:
         self._line: Line | _ClosedLine = Line(connection, hsm.MESSAGE_LIMIT + 1)
+        self._timeout = timeout
         self._tag = 0
         self.generation = 0
         """The partition's count of changes, as the last answer told it."""
-        welcome = hsm.Welcome.decode(self._exchange(hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode()))
+        hello = hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+        welcome = self._exchange(hello.encode(), hsm.Welcome.decode)
         if welcome.status is not Status.OK:
+            self.close()
             hint = "install the client of the server's version"
             reason = f"the server speaks version {welcome.version} of the protocol, not {hsm.VERSION}"
             raise DeviceError(welcome.status, reason, hint)
@@ -92,23 +105,30 @@ class Connection:
     def ask(self, operation: Operation, body: bytes) -> bytes:
         """Do what `execute` does, with bodies as they stand on the wire."""
         self._tag = (self._tag + 1) & 0xFFFFFFFF
-        reply = hsm.Reply.decode(self._exchange(hsm.encode_message(operation, self._tag, body)))
-        if reply.tag != self._tag:
-            raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
+        reply = self._exchange(hsm.encode_message(operation, self._tag, body), self._reply)
         self.generation = reply.generation
         if reply.status is not Status.OK:
             raise DeviceError(reply.status, reply.reason, _HINTS.get(reply.status, ""))
         return reply.body
 
-    def _exchange(self, message: bytes) -> bytes:
+    def _reply(self, message: bytes) -> hsm.Reply:
+        reply = hsm.Reply.decode(message)
+        if reply.tag != self._tag:
+            raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
+        return reply
+
+    def _exchange(self, message: bytes, read: Callable[[bytes], Read]) -> Read:
         try:
             self._line.send(message)
-            reply = self._line.receive()
-        except OSError as error:
-            raise _unreachable(error, "the server went away") from error
-        if not reply:
-            raise _unreachable(ConnectionResetError(errno.ECONNRESET, ""), "the server closed the connection")
-        return reply
+            if answer := self._line.receive():
+                return read(answer)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _unreachable(error, "the server went away", self._timeout) from error
+            raise
+        self.close()
+        raise DeviceError(errno.ECONNRESET, "the server closed the connection", _SEE)
 
     def close(self) -> None:
         """End the connection; whatever is asked afterwards is a UsageError."""
@@ -116,8 +136,13 @@ class Connection:
         self._line = _ClosedLine()
 
 
-def _unreachable(error: OSError, reason: str) -> DeviceError:
-    return DeviceError(error.errno or errno.EIO, reason, "see that the server runs: endocarp status")
+def _unreachable(error: OSError, reason: str, timeout: float | None) -> DeviceError:
+    # socket(7): this is what SO_RCVTIMEO and SO_SNDTIMEO end with.
+    if timeout is not None and isinstance(error, BlockingIOError):
+        return DeviceError(
+            errno.ETIMEDOUT, f"no answer within {timeout:g} s", f"{_SEE}; or give it more time"
+        )
+    return DeviceError(error.errno or errno.EIO, reason, _SEE)
 
 
 class Key:
@@ -152,7 +177,10 @@ class Key:
 
     def sign(self, data: bytes, scheme: Scheme | None = None) -> bytes:
         """Return a signature over at most DATA_LIMIT octets; ECDSA as raw r‖s."""
-        scheme = scheme or DEFAULT_SCHEME[self._own.suite]
+        scheme = scheme or self._scheme()
+        if len(data) > hsm.DATA_LIMIT:
+            reason = f"{len(data)} octets to sign, at most {hsm.DATA_LIMIT}"
+            raise UsageError(reason, "hash it and use a DIGEST scheme; ML-DSA: ML_DSA_MU")
         head = self._signs.get(scheme)
         if head is None:
             head = self._signs[scheme] = hsm.Sign(self._own.handle, scheme, b"").encode()
@@ -162,9 +190,7 @@ class Key:
         """Tell whether this is a signature over the data, by the public half in the vault."""
         handle = self._public_handle()
         try:
-            self._connection.execute(
-                hsm.Verify(handle, scheme or DEFAULT_SCHEME[self.suite], signature, data)
-            )
+            self._connection.execute(hsm.Verify(handle, scheme or self._scheme(), signature, data))
         except DeviceError as error:
             if error.number == Status.SIGNATURE_INVALID:
                 return False
@@ -190,6 +216,12 @@ class Key:
         """Destroy the key, both halves of a pair."""
         for half in filter(None, (self._own, self._public)):
             self._connection.execute(hsm.Destroy(half.handle))
+
+    def _scheme(self) -> Scheme:
+        scheme = DEFAULT_SCHEME.get(self.suite)
+        if scheme is None:
+            raise UsageError("an AES key does not sign", "use encrypt, or make a key of another suite")
+        return scheme
 
     def _cipher(self) -> Cipher:
         return Cipher.AES_GCM if self.suite is Suite.AES256 else Cipher.RSA_OAEP_SHA256
@@ -266,7 +298,9 @@ class Session(_Closing):
         """Return the first key with this label and id; UsageError where there is none."""
         for key in self.keys(label=label, key_id=key_id):
             return key
-        raise UsageError(f"there is no key {label or key_id.hex()!r} here", "log in to see private keys")
+        info = self._connection.execute(hsm.Info())
+        hint = "`keys()` lists what is there" if info.logged_in else "log in to see private keys"
+        raise UsageError(f"there is no key {label or key_id.hex()!r} here", hint)
 
     def _objects(self, label: str, key_id: bytes) -> Iterator[Description]:
         after = 0
@@ -289,9 +323,9 @@ class Session(_Closing):
 class Partition(_Closing):
     """A partition of a server: what may be asked without login, and the way to sessions."""
 
-    def __init__(self, address: str, patience: float | None = None) -> None:
-        super().__init__(_dial(address, patience))
-        self._address, self._patience = address, patience
+    def __init__(self, address: str, timeout: float | None) -> None:
+        super().__init__(_dial(address, timeout))
+        self._address, self._timeout = address, timeout
         self.number = self._connection.partition
 
     def info(self) -> hsm.InfoReply:
@@ -304,49 +338,56 @@ class Partition(_Closing):
 
     def session(self, pin: str | None = None) -> Session:
         """Open a session, a connection of its own; logged in where a PIN is given."""
-        session = Session(_dial(self._address, self._patience))
+        session = Session(_dial(self._address, self._timeout))
         try:
             if pin is not None:
                 session.log_in(pin)
-        except EndocarpError:
+        except BaseException:
             session.close()
             raise
         return session
 
 
-def connect(address: str | None = None, *, patience: float | None = None) -> Partition:
+def connect(address: str | None = None, *, timeout: float | None = None) -> Partition:
     """Connect to a partition: `unix:/path/to/native.sock`, or where a server puts its partition 0.
 
-    `patience` is how many seconds one answer may take, None for ever. DeviceError, with the system's number, where
-    nothing answers.
+    `timeout` is how many seconds one answer may take, None for ever. DeviceError, with the system's number, where
+    nothing answers, ETIMEDOUT where it takes longer.
     """
-    return Partition(address or default_address(), patience)
+    return Partition(default_address() if address is None else address, timeout)
 
 
 def default_address() -> str:
     """Return where a server of this user, started without --state, puts the native door of its partition 0."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return f"unix:{state}/endocarp/partition-0/native.sock"
+    return f"unix:{xdg.state()}/partition-0/native.sock"
 
 
-def _dial(address: str, patience: float | None = None) -> Connection:
+def _dial(address: str, timeout: float | None) -> Connection:
     scheme, _, path = address.partition(":")
     if scheme != "unix" or not path:
         raise UsageError(f"no address: {address!r}", "an address is unix:/path/to/native.sock")
     end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        if patience is not None:
-            limit = _TIME.pack(int(patience), int(patience % 1 * 1e6))
-            for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                end.setsockopt(socket.SOL_SOCKET, way, limit)
+        if timeout is not None:
+            _limit(end, timeout)
         end.connect(path)
-        return Connection(end)
+        return Connection(end, timeout)
     except OSError as error:
         end.close()
-        raise _unreachable(error, f"nothing answers at {address}: {error.strerror}") from error
+        reason = f"nothing answers at {address}: {error.strerror or error}"
+        raise _unreachable(error, reason, timeout) from error
     except BaseException:
         end.close()
         raise
+
+
+def _limit(end: socket.socket, timeout: float) -> None:
+    """Let no call on a socket take longer; the system wakes us, so that looking first costs nothing more."""
+    if not 0 < timeout < _LONGEST:
+        raise UsageError(f"a timeout of {timeout:g} s", "give more than 0 seconds, or None to wait for ever")
+    limit = _TIME.pack(*divmod(math.ceil(timeout * 1_000_000), 1_000_000))
+    for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, way, limit)
 
 
 def _template(

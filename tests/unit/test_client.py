@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from endocarp import client
 from endocarp.client import Connection, Partition, Session, connect, default_address
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.shell.config import state
 from endocarp.wire import hsm
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import PartitionReport
@@ -69,13 +71,19 @@ def session(partition: Partition, server: VaultProcess) -> Iterator[Session]:
 def scripted(*replies: bytes) -> Connection:
     """Return a connection to a server that says these messages, whatever it is asked, and then nothing more."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, contextlib.ExitStack() as stack:
-        stack.callback(ours.close)
+    with theirs:
         for reply in replies:
             theirs.send(reply)
-        made = Connection(ours)
-        stack.pop_all()
-        return made
+        return Connection(ours)
+
+
+@contextlib.contextmanager
+def listening(folder: Path) -> Iterator[socket.socket]:
+    """Listen at `native.sock`, where nobody answers until the test does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(folder / "native.sock"))
+        listener.listen(0)
+        yield listener
 
 
 # --- keys -----------------------------------------------------------------------------------------------------
@@ -148,6 +156,33 @@ def test_objects_come_in_pages(session: Session) -> None:
     assert [key.label for key in found] == ["0", "1", "2", "3", "4"]
 
 
+def test_a_key_that_does_not_sign_says_so(session: Session) -> None:
+    key = session.generate(Suite.AES256, durable=False)
+    with pytest.raises(UsageError, match="an AES key does not sign"):
+        key.sign(b"data")
+
+
+def test_more_data_than_one_message_holds_is_not_sent(session: Session) -> None:
+    key = session.generate(Suite.P256, durable=False)
+    assert key.verify(key.sign(bytes(hsm.DATA_LIMIT)), bytes(hsm.DATA_LIMIT))
+    with pytest.raises(UsageError, match=f"{hsm.DATA_LIMIT + 1} octets to sign") as caught:
+        key.sign(bytes(hsm.DATA_LIMIT + 1))
+    assert "DIGEST" in caught.value.advice()
+    with pytest.raises(UsageError, match=f"at most {hsm.DATA_LIMIT}"):
+        key.verify(b"", bytes(hsm.DATA_LIMIT + 1))
+
+
+def test_who_looks_for_a_key_that_is_not_there_is_told_to_log_in_unless_he_has(
+    partition: Partition, session: Session
+) -> None:
+    with partition.session() as stranger, pytest.raises(UsageError) as caught:
+        stranger.find(label="none")
+    assert caught.value.advice() == "log in to see private keys"
+    with pytest.raises(UsageError) as caught:
+        session.find(label="none")
+    assert "log in" not in caught.value.advice()
+
+
 def test_random_octets_are_drawn(session: Session) -> None:
     assert len(session.random(32)) == 32
 
@@ -183,21 +218,24 @@ def test_what_was_closed_is_not_used_again(partition: Partition) -> None:
 @pytest.mark.parametrize("address", ["", "unix:", "tcp:localhost", "/path"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(UsageError):
-        connect(address) if address else client._dial(address)
+        connect(address)
 
 
 def test_where_nothing_listens_is_told(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"nothing answers at unix:.*no\.sock: No such file") as caught:
         connect(f"unix:{tmp_path}/no.sock")
     assert "endocarp status" in caught.value.advice()
+    with pytest.raises(DeviceError, match=r"nothing answers at unix:/a+: AF_UNIX path too long"):
+        connect(f"unix:/{'a' * 200}")
 
 
-def test_the_default_address_is_partition_0_of_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert default_address() == "unix:/state/endocarp/partition-0/native.sock"
-    monkeypatch.delenv("XDG_STATE_HOME")
+@pytest.mark.parametrize("home", ["/state", "relative", ""])
+def test_the_default_address_is_where_a_server_of_this_user_listens(
+    monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", home)
     monkeypatch.setenv("HOME", "/home/me")
-    assert default_address() == "unix:/home/me/.local/state/endocarp/partition-0/native.sock"
+    assert default_address() == f"unix:{state(None).native_socket(0)}"
 
 
 def test_a_server_of_another_version_is_told() -> None:
@@ -208,10 +246,7 @@ def test_a_server_of_another_version_is_told() -> None:
 def test_a_server_that_says_nonsense_is_told(tmp_path: Path) -> None:
     with pytest.raises(DecodeError):
         scripted(b"nonsense")
-    path = tmp_path / "native.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
+    with listening(tmp_path) as listener:
 
         def answer() -> None:
             with listener.accept()[0] as end:
@@ -221,23 +256,82 @@ def test_a_server_that_says_nonsense_is_told(tmp_path: Path) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(DecodeError):
-            connect(f"unix:{path}")
+            connect(f"unix:{tmp_path}/native.sock")
         thread.join()
 
 
-def test_a_server_that_does_not_answer_in_time_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "native.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        with pytest.raises(DeviceError, match="went away") as caught:
-            connect(f"unix:{path}", patience=0.05)
-    assert caught.value.number == errno.EAGAIN
+@pytest.mark.parametrize("waiting", [0, 1], ids=["asked", "in line"])
+def test_a_server_that_does_not_answer_in_time_is_told(tmp_path: Path, waiting: int) -> None:
+    with listening(tmp_path) as listener, contextlib.ExitStack() as stack:
+        for _ in range(waiting):
+            first = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            first.connect(listener.getsockname())
+        with pytest.raises(DeviceError, match=r"no answer within 0\.05 s") as caught:
+            connect(f"unix:{tmp_path}/native.sock", timeout=0.05)
+    assert caught.value.number == errno.ETIMEDOUT
+    assert "more time" in caught.value.advice()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_that_is_none_is_refused(tmp_path: Path, timeout: float) -> None:
+    with pytest.raises(UsageError, match="a timeout of"):
+        connect(f"unix:{tmp_path}/native.sock", timeout=timeout)
+
+
+@contextlib.contextmanager
+def silent(timeout: float | None = None) -> Iterator[tuple[Connection, socket.socket]]:
+    """Give a connection to a server that has greeted and says nothing more, and the server's end of it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if timeout is not None:
+        client._limit(ours, timeout)
+    with theirs:
+        theirs.send(WELCOME)
+        yield Connection(ours, timeout), theirs
+
+
+def is_closed(connection: Connection, theirs: socket.socket) -> None:
+    """See that nothing said from now on is taken for an answer."""
+    with pytest.raises(BrokenPipeError):
+        theirs.send(hsm.encode_reply(Status.OK, 1, 0, b""))
+    with pytest.raises(UsageError, match="closed"):
+        connection.execute(hsm.Ping())
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next() -> None:
+    with silent(timeout=0.01) as (connection, theirs):
+        with pytest.raises(DeviceError, match=r"no answer within 0\.01 s"):
+            connection.execute(hsm.Ping())
+        is_closed(connection, theirs)
+
+
+def test_an_answer_after_an_interrupt_is_not_taken_for_the_next() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with silent() as (connection, theirs):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                connection.execute(hsm.Ping())
+            is_closed(connection, theirs)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("reply", [hsm.encode_reply(Status.OK, 99, 0, b""), b"cut"])
+def test_what_is_no_answer_to_the_question_ends_the_connection(reply: bytes) -> None:
+    with silent() as (connection, theirs):
+        theirs.send(reply)
+        with pytest.raises(DecodeError, match=r"Reply\.tag: 99, asked with 1|cut short"):
+            connection.execute(hsm.Ping())
+        theirs.recv(100)
+        is_closed(connection, theirs)
 
 
 def test_a_server_that_goes_away_is_told() -> None:
     connection = scripted(WELCOME)
-    with contextlib.closing(connection), pytest.raises(DeviceError, match="went away"):
+    with pytest.raises(DeviceError, match="went away"):
         connection.execute(hsm.Ping())
 
 
@@ -247,13 +341,3 @@ def test_a_server_that_closes_instead_of_an_answer_is_told() -> None:
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(DeviceError, match="closed the connection"):
             Connection(ours)
-
-
-def test_the_answer_to_another_question_is_refused() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        theirs.send(WELCOME)
-        with contextlib.closing(Connection(ours)) as connection:
-            theirs.send(hsm.Reply(Status.OK, 99, 0, b"").encode())
-            with pytest.raises(DecodeError, match=r"Reply\.tag: 99, asked with 1"):
-                connection.execute(hsm.Ping())

@@ -139,7 +139,7 @@ class Answers:
     def _answer(self, call: Call | ReportCall, mailbox: Mailbox) -> bytes:
         if isinstance(call, ReportCall):
             door = self.box.machine.state.native_socket(call.partition)
-            with connect(f"unix:{door}", patience=REPORT_TIME) as partition:
+            with connect(f"unix:{door}", timeout=REPORT_TIME) as partition:
                 return partition.report(call.nonce).encode()
         try:
             return mailbox.call(call.request)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from endocarp import xdg
 from endocarp.errors import UsageError
 
 _LONGEST_SOCKET = "partition-0000/p11-kit.sock"
@@ -125,7 +126,7 @@ def state(directory: Path | None, environment: Mapping[str, str] = os.environ) -
 
     Raises UsageError where its path is too long for a Unix socket below it.
     """
-    root = _directory(directory, "XDG_STATE_HOME", ".local/state", environment)
+    root = xdg.state(environment) if directory is None else directory.absolute()
     length = len(os.fsencode(root / _LONGEST_SOCKET))
     if length > _SOCKET_PATH_LIMIT:
         excess = length - _SOCKET_PATH_LIMIT
@@ -138,16 +139,7 @@ def state(directory: Path | None, environment: Mapping[str, str] = os.environ) -
 
 def config(directory: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
     """Return the configuration directory: the one given, else below XDG_CONFIG_HOME, else ~/.config."""
-    return Config(_directory(directory, "XDG_CONFIG_HOME", ".config", environment))
-
-
-def _directory(given: Path | None, variable: str, default: str, environment: Mapping[str, str]) -> Path:
-    if given is not None:
-        return given.absolute()
-    base = Path(environment.get(variable, ""))
-    if not base.is_absolute():  # XDG Base Directory Specification 0.8: a relative path is to be ignored
-        base = Path(environment.get("HOME") or "/").absolute() / default
-    return base / "endocarp"
+    return Config(xdg.config(environment) if directory is None else directory.absolute())
 
 
 def make_private(directory: Path) -> None:

@@ -210,8 +210,8 @@ class Reader:
         end = at + size
         data = self.data
         if size == NULL or end > len(data):
-            self.at -= _U32.size  # said there once more, in words
-            return self.octets()
+            self.at += 1
+            return self.octets()  # which tells NULL from a size that lies
         self.at = end
         return data[at:end]
 

@@ -234,9 +234,7 @@ def _p11_calls() -> list[Decoder]:
             decoders += [
                 Decoder(
                     f"decode_request {call.name} {dialect}",
-                    lambda octets, call=call, dialect=dialect: p11_calls.decode_request(
-                        call, octets, dialect
-                    ),  # type: ignore[misc]
+                    lambda octets, dialect=dialect: p11_calls.decode_request(octets, dialect),  # type: ignore[misc]
                     functools.partial(_some_call, call, call.request),
                 ),
                 Decoder(

@@ -68,7 +68,7 @@ class _ClosedLine:
     def send(self, message: bytes) -> None:
         raise UsageError("this connection was closed", "connect again")
 
-    def receive(self, patience: float | None = None) -> bytes | None:
+    def receive(self) -> bytes | None:
         raise UsageError("this connection was closed", "connect again")
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if pa
 CODE_LINES = 400
 FUNCTION_LINES = 60
 VAGUE = re.compile(r"(utils?|helpers?|managers?|base|common|misc)(_|$)")
+OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text"}
 QUIET = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -79,6 +80,14 @@ def test_a_module_is_short_and_so_are_its_functions(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_a_name_says_what_a_module_holds(module: Path) -> None:
     assert not [part for part in (*module.parent.parts, module.stem) if VAGUE.match(part)]
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if one.parts[0] == "cli"], ids=str)
+def test_the_command_line_opens_no_file_by_itself(module: Path) -> None:
+    tree = ast.parse((SOURCE / module).read_text())
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {one.id if isinstance(one, ast.Name) else getattr(one, "attr", "") for one in called}
+    assert not names & OPENING
 
 
 def test_package_files_are_empty() -> None:

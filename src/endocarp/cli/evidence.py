@@ -11,9 +11,6 @@ from endocarp.cli import options
 from endocarp.errors import UsageError
 from endocarp.shell import config as directories
 
-_LIMIT = 1 << 21
-"""The most octets of a file that are looked at: above all evidence that there is."""
-
 
 @click.command()
 @options.state
@@ -34,18 +31,27 @@ def evidence(state: Path | None, config: Path | None, nonce: str | None, out: Pa
 
     if out is None and sys.stdout.isatty():
         raise UsageError("evidence is binary", "send it into a file: endocarp evidence > evidence.cbor")
-    relying_party = RelyingParty(directories.config(config))
+    challenge = os.urandom(32) if nonce is None else read_nonce(nonce)
     now = time.time()  # noqa: TID251 - here the caller is a person, who has no clock to give
-    challenge = relying_party.challenge(os.urandom(32), now) if nonce is None else read_nonce(nonce)
     found = ask(directories.state(state).admin_socket, GetEvidence(challenge))
+    relying_party = RelyingParty(directories.config(config))
+    if nonce is None:
+        relying_party.challenge(challenge, now)
+    try:
+        _deliver(found.octets, out)
+    except (OSError, UsageError):
+        relying_party.take(challenge, now)
+        raise
+
+
+def _deliver(octets: bytes, out: Path | None) -> None:
+    from endocarp.shell.relying import write_evidence
+
     if out is None:
-        sys.stdout.buffer.write(found.octets)
+        sys.stdout.buffer.write(octets)
+        sys.stdout.buffer.flush()
     else:
-        try:
-            out.write_bytes(found.octets)
-        except OSError as error:
-            hint = "choose another file with --out"
-            raise UsageError(f"cannot write {out}: {error.strerror}", hint) from None
+        write_evidence(out, octets)
 
 
 @click.command()
@@ -61,14 +67,9 @@ def verify(file: Path, config: Path | None, nonce: str | None, show_all: bool, a
     from rich.console import Console
 
     from endocarp.cli.verdict import tree
-    from endocarp.shell.relying import RelyingParty, read_nonce
+    from endocarp.shell.relying import RelyingParty, read_evidence, read_nonce
 
-    try:
-        with file.open("rb") as source:
-            octets = source.read(_LIMIT)
-    except OSError as error:
-        hint = "get evidence with: endocarp evidence > evidence.cbor"
-        raise UsageError(f"cannot read {file}: {error.strerror}", hint) from None
+    octets = read_evidence(file)
     challenge = None if nonce is None else read_nonce(nonce)
     verdict = RelyingParty(directories.config(config)).judge(octets, challenge, time.time())  # noqa: TID251
     if as_json:

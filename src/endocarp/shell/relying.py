@@ -14,7 +14,7 @@ from endocarp.errors import DecodeError, UsageError
 from endocarp.shell.config import Config, make_private, sync_directory, unwritable, write
 from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
-from endocarp.verifier.policy import References
+from endocarp.verifier.policy import ReferenceValues
 from endocarp.verifier.verdict import Verdict
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence
@@ -24,6 +24,8 @@ T = TypeVar("T")
 CHALLENGE_LIFE = 24 * 3600
 """Seconds that a challenge may be answered: evidence that somebody kept back says nothing of today."""
 _NONCE_SIZE = 32
+_LIMIT = 1 << 21
+"""The most octets of a file that are looked at: above all evidence that there is."""
 
 
 class RelyingParty:
@@ -47,9 +49,9 @@ class RelyingParty:
         """Return an anchor by its name. Raises DecodeError, with the path, where its file is damaged."""
         return _read(self.config.anchors / f"{name}.pem", partial(Anchor.from_pem, name))
 
-    def references(self, name: str) -> References:
+    def references(self, name: str) -> ReferenceValues:
         """Return the reference values of an anchor. Raises DecodeError, with the path, where their file is damaged."""
-        return _read(self.config.references / f"{name}.json", References.from_json)
+        return _read(self.config.references / f"{name}.json", ReferenceValues.from_json)
 
     def judge(self, evidence: bytes, nonce: bytes | None, now: float) -> Verdict:
         """Appraise evidence against every anchor here; return the best verdict, the first that accepts.
@@ -78,11 +80,14 @@ class RelyingParty:
             return None
         return nonce if self.take(nonce, now) else None
 
-    def challenge(self, nonce: bytes, now: float) -> bytes:
-        """Note down a challenge of 32 octets as outstanding since `now`, Unix time in seconds; return it."""
+    def challenge(self, nonce: bytes, now: float) -> None:
+        """Note down a challenge of 32 octets as outstanding since `now`, Unix time in seconds; forget those too old."""
         make_private(self.config.challenges)
+        for path in self.config.challenges.iterdir():
+            with contextlib.suppress(OSError):  # gone meanwhile, or none of ours
+                if _is_too_old(path.read_bytes(), now):
+                    path.unlink()
         write(self.config.challenges / nonce.hex(), str(int(now)).encode())
-        return nonce
 
     def take(self, nonce: bytes, now: float) -> bool:
         """Use up a challenge for good; False where it is not outstanding: never handed out, used already, or too old.
@@ -91,14 +96,18 @@ class RelyingParty:
         """
         path = self.config.challenges / nonce.hex()
         try:
-            since = path.read_text()
+            since = path.read_bytes()
             path.unlink()
             sync_directory(path.parent)
         except FileNotFoundError:
             return False
         except OSError as error:
             raise unwritable(path, error) from None
-        return since.isdecimal() and now - int(since) <= CHALLENGE_LIFE
+        return since.isdigit() and not _is_too_old(since, now)
+
+
+def _is_too_old(since: bytes, now: float) -> bool:
+    return since.isdigit() and now - int(since) > CHALLENGE_LIFE
 
 
 def _stems(directory: Path, suffix: str) -> set[str]:
@@ -114,6 +123,31 @@ def _read(path: Path, decode: Callable[[str], T]) -> T:
         raise DecodeError(str(path), "not UTF-8") from None
     except DecodeError as error:
         raise DecodeError(str(path), str(error)) from None
+
+
+def read_evidence(path: Path) -> bytes:
+    """Read a file of evidence, or as much of it as evidence may have. Raises UsageError where it cannot be read."""
+    try:
+        with path.open("rb") as source:
+            return source.read(_LIMIT)
+    except OSError as error:
+        hint = "get evidence with: endocarp evidence > evidence.cbor"
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from None
+
+
+def write_evidence(path: Path, octets: bytes) -> None:
+    """Write evidence into a file, as a whole or not at all. Raises UsageError where it cannot be written.
+
+    What is there and no file, like a pipe, is written into as it is.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(octets)
+        else:
+            write(path.resolve(), octets, mode=0o666)
+    except (OSError, UsageError) as error:
+        reason = error.reason if isinstance(error, UsageError) else unwritable(path, error).reason
+        raise UsageError(reason, "choose another file with --out") from None
 
 
 def read_nonce(text: str) -> bytes:

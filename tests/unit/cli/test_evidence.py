@@ -12,7 +12,7 @@ from tests.simulators.box import Served
 from tests.simulators.device import NONCE, DeviceSimulator
 
 from endocarp.cli.main import endocarp
-from endocarp.errors import Refused, UsageError
+from endocarp.errors import DeviceError, Refused, UsageError
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence
 
@@ -31,6 +31,16 @@ def nonce_of(octets: bytes) -> bytes:
     return Evidence.decode(SignedMessage.decode(octets).payload).nonce
 
 
+def config_of(served: Served) -> list[str]:
+    return ["--config", str(served.config.root)]
+
+
+def outstanding(served: Served) -> list[str]:
+    """Return the challenges that are kept."""
+    folder = served.config.challenges
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
 @pytest.fixture
 def file(served: Served, tmp_path: Path) -> Path:
     """Return a file of evidence over a challenge of the relying party's."""
@@ -43,14 +53,13 @@ def file(served: Served, tmp_path: Path) -> Path:
 
 
 def test_evidence_answers_a_challenge_that_is_outstanding_from_then_on(served: Served, file: Path) -> None:
-    nonce = nonce_of(file.read_bytes())
-    assert [path.name for path in served.config.challenges.iterdir()] == [nonce.hex()]
+    assert outstanding(served) == [nonce_of(file.read_bytes()).hex()]
 
 
 def test_evidence_goes_to_standard_output_as_it_is(served: Served) -> None:
     done = run("evidence", *served.options, "--nonce", NONCE.hex())
     assert nonce_of(done.stdout_bytes) == NONCE
-    assert not served.config.challenges.exists()
+    assert outstanding(served) == []
 
 
 def test_evidence_is_not_shown_on_a_terminal(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +71,15 @@ def test_evidence_is_not_shown_on_a_terminal(served: Served, monkeypatch: pytest
         monkeypatch.undo()
     os.close(ours)
     assert raised.value.advice() == "send it into a file: endocarp evidence > evidence.cbor"
-    assert not served.config.challenges.exists()
+    assert outstanding(served) == []
 
 
 def test_a_file_that_cannot_be_written_is_named(served: Served, tmp_path: Path) -> None:
     done = run("evidence", *served.options, "--out", str(tmp_path / "no/file"), error=UsageError)
     assert str(done.exception) == f"cannot write {tmp_path / 'no/file'}: No such file or directory"
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.advice() == "choose another file with --out"
+    assert outstanding(served) == []
 
 
 def test_a_challenge_has_32_octets(served: Served) -> None:
@@ -79,13 +91,15 @@ def test_what_the_server_refuses_comes_out_by_its_rule(served: Served) -> None:
     done = run("evidence", *served.options, error=Refused)
     assert isinstance(done.exception, Refused)
     assert (done.exception.rule, done.exception.advice()) == ("process.rot", "try again in a moment")
+    assert outstanding(served) == []
+
+
+def test_a_server_that_does_not_run_leaves_no_challenge(served: Served, place: Path) -> None:
+    run("evidence", "--state", str(place / "none"), *config_of(served), error=DeviceError)
+    assert outstanding(served) == []
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
-
-
-def config_of(served: Served) -> list[str]:
-    return ["--config", str(served.config.root)]
 
 
 def test_evidence_is_verified_once_and_then_its_challenge_is_used_up(served: Served, file: Path) -> None:

@@ -1,5 +1,6 @@
 """The relying party's folder."""
 
+import os
 import stat
 import threading
 from dataclasses import replace
@@ -7,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from tests.simulators.device import MODEL, NONCE, NOW, DeviceSimulator, references
-from tests.simulators.kernel import frozen_disk, in_child
-from tests.simulators.relying import failed, references_json
+from tests.simulators.kernel import files_up_to, frozen_disk, in_child
+from tests.simulators.relying import anchor_pem, failed, references_json
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.shell.config import Config
-from endocarp.shell.relying import CHALLENGE_LIFE, RelyingParty, read_nonce
+from endocarp.shell.relying import CHALLENGE_LIFE, RelyingParty, read_evidence, read_nonce, write_evidence
 
-ANCHOR = DeviceSimulator().anchor().to_pem()
+ANCHOR = anchor_pem(DeviceSimulator().anchor())
 EVIDENCE = DeviceSimulator().issue()
 REFERENCES = references()
 
@@ -143,7 +144,7 @@ def test_a_challenge_that_was_never_handed_out_is_not_outstanding(party: Relying
 
 
 def test_a_challenge_is_good_once(party: RelyingParty) -> None:
-    assert party.challenge(NONCE, NOW) == NONCE
+    party.challenge(NONCE, NOW)
     assert party.take(NONCE, NOW)
     assert not party.take(NONCE, NOW)
 
@@ -189,6 +190,16 @@ def test_a_challenge_is_good_for_a_day_and_then_gone(party: RelyingParty) -> Non
         assert not party.take(NONCE, NOW)
 
 
+def test_challenges_that_nobody_answered_in_time_are_forgotten_at_the_next(party: RelyingParty) -> None:
+    old, young, other = bytes(32), b"\1" * 32, party.config.challenges / "README"
+    party.challenge(old, NOW - CHALLENGE_LIFE - 1)
+    party.challenge(young, NOW - CHALLENGE_LIFE)
+    other.mkdir()
+    party.challenge(NONCE, NOW)
+    left = {path.name for path in party.config.challenges.iterdir()}
+    assert left == {young.hex(), NONCE.hex(), other.name}
+
+
 def test_a_challenge_without_a_time_is_too_old(party: RelyingParty) -> None:
     party.challenge(NONCE, NOW)
     (party.config.challenges / NONCE.hex()).write_text("")
@@ -219,6 +230,53 @@ def test_a_challenge_of_somebody_else_stays_where_it_is(party: RelyingParty) -> 
     assert "--config" in advice
     party.config.challenges.chmod(0o700)
     assert party.take(bytes(32), NOW)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_that_was_written_is_read_and_takes_the_place_of_older(tmp_path: Path) -> None:
+    path, link = tmp_path / "evidence", tmp_path / "link"
+    link.symlink_to(path)
+    for octets in (EVIDENCE, b"newer"):
+        write_evidence(link, octets)
+        assert read_evidence(path) == octets
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [path, link]
+
+
+def test_evidence_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "evidence"
+    write_evidence(path, b"older")
+    with files_up_to(100), pytest.raises(UsageError, match=f"cannot write {path}") as raised:
+        write_evidence(path, EVIDENCE)
+    assert raised.value.advice() == "choose another file with --out"
+    assert path.read_bytes() == b"older"
+
+
+def test_a_pipe_gets_evidence_and_stays_a_pipe(tmp_path: Path) -> None:
+    path, found = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    reader.start()
+    write_evidence(path, b"evidence")
+    reader.join()
+    assert (found, path.is_fifo()) == ([b"evidence"], True)
+
+
+def test_where_evidence_cannot_go_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"cannot write {tmp_path}: Is a directory"):
+        write_evidence(tmp_path, b"evidence")
+    with pytest.raises(UsageError, match="cannot read") as raised:
+        read_evidence(tmp_path)
+    assert "endocarp evidence" in raised.value.advice()
+
+
+def test_of_a_file_without_end_a_part_is_read() -> None:
+    assert not any(read_evidence(Path("/dev/zero")))
+
+
+# --- nonces ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [NONCE.hex(), NONCE.hex().upper(), NONCE.hex(" "), f" {NONCE.hex()}\n"])

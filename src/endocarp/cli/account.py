@@ -14,13 +14,14 @@ from endocarp.cli.options import repeat
 from endocarp.shell.config import State
 
 _CLIENT_MODULES = ("/usr/lib/*/pkcs11/p11-kit-client.so", "/usr/lib*/pkcs11/p11-kit-client.so")
+_MISSING = "$(echo /usr/lib/*/pkcs11/p11-kit-client.so)   # needs: apt-get install p11-kit-modules opensc"
 
 
 class Account:
-    """Prints steps as they come, each with the time since the start."""
+    """Prints steps as they come, each with the time since the start; on standard error where data goes to the other."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, *, stderr: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, stderr=stderr)
         self._start = time.monotonic()
 
     def step(self, text: str) -> None:
@@ -55,16 +56,19 @@ def paste_lines(server: State, *, state: Path | None, config: Path | None) -> li
     """
     tools = Path(sys.argv[0]).absolute().parent
     address = f"unix:path={server.p11_kit_socket(PARTITIONS[0])}"
-    module = client_module() or "…/p11-kit-client.so   # not here: apt-get install p11-kit-modules"
+    show = shlex.join(["endocarp", "status", *repeat(state=state)])
+    prove = shlex.join(["endocarp", "evidence", *repeat(state=state, config=config)])
+    judge = shlex.join(["endocarp", "verify", *repeat(config=config), "evidence.cbor"])
+    # Last the line that asks for the PIN: some terminals would take what was pasted behind it for the answer.
     return [
         f"export PATH={shlex.quote(str(tools))}:$PATH",
         f"export P11_KIT_SERVER_ADDRESS={shlex.quote(address)}",
-        f"M={module}",
+        f"M={client_module() or _MISSING}",
+        show,
+        f"{prove} > evidence.cbor",
+        judge,
         "pkcs11-tool --module $M -L -O",
-        "pkcs11-tool --module $M --login --keypairgen --key-type EC:prime256v1 --label web",
-        f"endocarp status{repeat(state=state)}",
-        f"endocarp evidence{repeat(state=state, config=config)} > evidence.cbor",
-        f"endocarp verify{repeat(config=config)} evidence.cbor",
+        "pkcs11-tool --module $M --login --keypairgen --key-type EC:prime256v1 --id 01 --label web",
     ]
 
 

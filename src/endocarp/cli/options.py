@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import shlex
 from pathlib import Path
 
 import click
@@ -23,7 +22,7 @@ nonce = click.option("--nonce", metavar="HEX", help="A challenge of 32 octets th
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-def repeat(*, state: Path | None = None, config: Path | None = None) -> str:
-    """Return the options that other commands need to find the same directories, with a space in front of each."""
+def repeat(*, state: Path | None = None, config: Path | None = None) -> list[str]:
+    """Return the words that make another command find the same directories."""
     given = {"--state": state, "--config": config}
-    return "".join(f" {name} {shlex.quote(str(path.absolute()))}" for name, path in given.items() if path)
+    return [word for name, path in given.items() if path for word in (name, str(path.absolute()))]

@@ -21,7 +21,7 @@ def manufacture(state: Path | None, config: Path | None) -> None:
     """Make the device of a new server: random secrets, and certificates by the provisioning authority."""
     from endocarp.shell.workshop import Workshop
 
-    Workshop(directories.state(state), directories.config(config), Account().step).manufacture()
+    Workshop(directories.state(state), directories.config(config), Account(stderr=True).step).manufacture()
 
 
 @rot.command()
@@ -31,4 +31,4 @@ def build(state: Path | None, config: Path | None) -> None:
     """Build all images from the installed code, sign them, and note their digests for the relying party."""
     from endocarp.shell.workshop import Workshop
 
-    Workshop(directories.state(state), directories.config(config), Account().step).build()
+    Workshop(directories.state(state), directories.config(config), Account(stderr=True).step).build()

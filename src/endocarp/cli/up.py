@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,6 +16,8 @@ from endocarp.shell import config as directories
 from endocarp.shell.archive import load, seal
 from endocarp.shell.channel import Child, run, start
 from endocarp.wire.control import Failed, Progress, Ready, Stop
+
+_AGAIN = "start it again: endocarp up; if it dies again, what stands above says why, or the kernel's log"
 
 
 @click.command()
@@ -52,12 +54,12 @@ def _stop(child: Child) -> None:
         child.channel.send(Stop())
 
 
-def _workshop(command: str, flags: str) -> None:
+def _workshop(command: str, flags: Sequence[str]) -> None:
     """Run a command of the workshop in a process of its own: it holds signing keys, and ends before the server starts.
 
     It tells what it does itself; where it fails, its exit code becomes ours.
     """
-    code = run("endocarp.cli.main", ["rot", command, *shlex.split(flags)])
+    code = run("endocarp.cli.main", ["rot", command, *flags])
     if code != 0:
         sys.exit(code)
 
@@ -86,4 +88,4 @@ def _follow(child: Child, account: Account, server: directories.State, lines: li
         reason = f"{server.archive('box')}: the box died before it said a word (exit code {code})"
         raise Refused("image.box", reason, "if you changed it on purpose, start once with --rebuild")
     if code != 0:
-        raise Refused("process.box", f"the box died (exit code {code})", "start it again")
+        raise Refused("process.box", f"the box died (exit code {code})", _AGAIN)

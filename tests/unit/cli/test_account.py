@@ -29,6 +29,12 @@ def test_a_step_says_when_who_and_what(capsys: pytest.CaptureFixture[str]) -> No
     assert second.endswith("s  up       [bold]:tada:")
 
 
+def test_progress_goes_where_no_data_does(capsys: pytest.CaptureFixture[str]) -> None:
+    Account(stderr=True).step("images: built")
+    out, err = capsys.readouterr()
+    assert (out, "images   built" in err) == ("", True)
+
+
 def test_long_lines_are_not_broken_where_people_copy_them(capsys: pytest.CaptureFixture[str]) -> None:
     Account().note("x" * 500)
     assert capsys.readouterr().out == f"{'x' * 500}\n"
@@ -42,6 +48,13 @@ def test_a_server_that_serves_tells_what_to_paste_and_its_pin_on_a_line_of_its_o
     assert "the server serves; stop it with Ctrl-C" in lines[0]
     assert [line for line in lines if line.startswith("    ")] == ["    first line", "    second line"]
     assert "PIN: 12345678" in lines
+
+
+@pytest.mark.usefixtures("tools")
+def test_the_line_that_asks_for_the_pin_is_the_last() -> None:
+    *others, last = paste_lines(STATE, state=None, config=None)
+    assert "--login" in last
+    assert not [line for line in others if "--login" in line]
 
 
 def test_a_pin_that_nobody_made_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import shlex
 from pathlib import Path
 
 import click
@@ -35,15 +34,13 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "config", "repeated"),
     [
-        (None, None, ""),
-        (Path("/s"), None, " --state /s"),
-        (None, Path("/my config"), " --config '/my config'"),
-        (Path("/s"), Path("/c"), " --state /s --config /c"),
+        (None, None, []),
+        (Path("/s"), None, ["--state", "/s"]),
+        (None, Path("/my config"), ["--config", "/my config"]),
+        (Path("/s"), Path("/c"), ["--state", "/s", "--config", "/c"]),
     ],
 )
-def test_what_was_given_is_repeated_ready_for_a_shell(
-    state: Path | None, config: Path | None, repeated: str
-) -> None:
+def test_what_was_given_is_repeated(state: Path | None, config: Path | None, repeated: list[str]) -> None:
     assert options.repeat(state=state, config=config) == repeated
 
 
@@ -51,4 +48,4 @@ def test_what_was_given_from_here_is_found_from_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shlex.split(options.repeat(state=Path("s"), config=None)) == ["--state", str(tmp_path / "s")]
+    assert options.repeat(state=Path("s")) == ["--state", str(tmp_path / "s")]

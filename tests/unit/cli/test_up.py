@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from tests.simulators.kernel import no_descriptor_leaks
 
 from endocarp.cli.main import endocarp
+from endocarp.cli.up import _AGAIN
 from endocarp.errors import DeviceError, Refused, UsageError
 from endocarp.shell.admin import ask
 from endocarp.shell.archive import build, source_tree
@@ -101,7 +102,7 @@ def test_the_first_start_makes_everything_and_serves_until_a_signal(
     assert lines[0].startswith("rom      identity of MODEL-")
     assert lines[-1] == "up       stopped: as asked"
     assert sum(line.startswith("PIN: ") for line in done.output.splitlines()) == 1
-    made = capfd.readouterr().out
+    made = capfd.readouterr().err
     assert "device   made" in made
     assert "images   built and signed" in made
     assert config.keys.is_dir()
@@ -148,7 +149,7 @@ def test_a_message_that_means_nothing_here_is_passed_over(state: State) -> None:
     [
         ("channel.send(Failed('usage', 'runs already', 'stop it')); sys.exit(1)", UsageError, "runs already", "stop it"),
         ("channel.send(Failed('image.x', 'spoilt', 'rebuild')); sys.exit(1)", Refused, "spoilt [image.x]", "rebuild"),
-        ("channel.progress('box: begins'); sys.exit(7)", Refused, "the box died (exit code 7) [process.box]", "start it again"),
+        ("channel.progress('box: begins'); sys.exit(7)", Refused, "the box died (exit code 7) [process.box]", _AGAIN),
     ],
     ids=["usage", "refused", "died"],
 )  # fmt: skip

@@ -26,7 +26,7 @@ PLANTED = {
     "The command line opens nothing by itself": Planted("cli/main", "import socket"),
     "Cores have no clock, no entropy and no I/O": Planted("rot/boot", "import time"),
     "The verifier shares only wire and crypto with what it verifies": Planted(
-        "verifier/formats", "import endocarp.rot.pcr"
+        "verifier/pcrs", "import endocarp.rot.pcr"
     ),
     "The box holds no secret and knows no cryptography but digests": Planted(
         "shell/machine", "import endocarp.crypto.keys"

@@ -25,7 +25,7 @@ from endocarp.hsm.report import Surroundings, make_report
 from endocarp.rot.bundle import references
 from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
-from endocarp.verifier.policy import References
+from endocarp.verifier.policy import ReferenceValues
 from endocarp.verifier.verdict import Verdict
 from endocarp.wire import custody, mailbox
 from endocarp.wire.evidence import StashEntry
@@ -85,7 +85,7 @@ def judge(server: Server, octets: bytes, bundle: bytes | None = None) -> Verdict
         suite: Certificate.parse(server.root[suite]) for suite in (Suite.P384, Suite.ML_DSA_87)
     }
     anchors = {MODEL: Anchor(MODEL, roots)}
-    return appraise(octets, anchors, References.from_json(json.dumps(expected)), NONCE, NOW)
+    return appraise(octets, anchors, ReferenceValues.from_json(json.dumps(expected)), NONCE, NOW)
 
 
 def test_evidence_of_an_untouched_server_is_believed(server: Server, report: bytes) -> None:

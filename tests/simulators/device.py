@@ -18,7 +18,7 @@ from endocarp.crypto import certs, keys
 from endocarp.crypto.certs import Certificate, KeyUsage, Name
 from endocarp.crypto.keys import PrivateKey, PublicKey
 from endocarp.verifier.chain import Anchor
-from endocarp.verifier.policy import References
+from endocarp.verifier.policy import ReferenceValues
 from endocarp.wire import cose, der
 from endocarp.wire.cose import Algorithm, SignedMessage
 from endocarp.wire.evidence import (
@@ -200,7 +200,7 @@ class DeviceSimulator:
         if role == "root":
             return Name(self.model)
         if role == "dpe_leaf":
-            return Name("DPE Leaf", hashlib.sha384(public.raw).hexdigest()[:64], printable=True)
+            return Name("DPE Leaf", hashlib.sha384(public.raw).hexdigest().upper()[:64], printable=True)
         if role == "partition":
             return Name("Endocarp Partition 0", serial)
         return Name(f"Caliptra 2.1 {SUITE_TITLES[suite]} {TITLES[role]}", serial)
@@ -415,7 +415,7 @@ class DeviceSimulator:
         )
 
 
-def references(model: str = MODEL) -> References:
+def references(model: str = MODEL) -> ReferenceValues:
     """Return what an unspoilt simulator is expected to show."""
     device = DeviceSimulator()
     digests = {
@@ -426,6 +426,6 @@ def references(model: str = MODEL) -> References:
         "manifest": device.manifest_digest,
         "rom": device.rom_digest,
     }
-    return References(
+    return ReferenceValues(
         model, digests | {name: sha384(name.encode()) for name in ("box", "front", "vault")}, device.svn
     )

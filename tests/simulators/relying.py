@@ -7,15 +7,17 @@ from tests.simulators.device import NONCE, NOW, DeviceSimulator, references
 
 from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
-from endocarp.verifier.policy import References
+from endocarp.verifier.policy import ReferenceValues
 from endocarp.verifier.verdict import Outcome, Verdict
+from endocarp.wire import pem
+from endocarp.wire.evidence import SUITES
 
 
 def judge(
     octets: bytes,
     *,
     anchors: Mapping[str, Anchor] | None = None,
-    expected: References | None = None,
+    expected: ReferenceValues | None = None,
     nonce: bytes | None = NONCE,
     now: float = NOW,
 ) -> Verdict:
@@ -36,7 +38,12 @@ def unreached(verdict: Verdict) -> set[str]:
     return {one.rule for one in verdict.findings if one.outcome is Outcome.UNREACHED}
 
 
-def references_json(expected: References) -> str:
+def anchor_pem(anchor: Anchor) -> str:
+    """Write an anchor file as the builder does."""
+    return "".join(pem.encode(pem.CERTIFICATE, anchor.certificates[suite].der) for suite in SUITES)
+
+
+def references_json(expected: ReferenceValues) -> str:
     """Write reference values as the builder does."""
     digests = {name: digest.hex() for name, digest in expected.digests.items()}
     bundle = {key: digests[name] for key, name in _BUNDLE.items()} | {"svn": expected.svn}

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from endocarp.crypto.certs import key_id
 from endocarp.crypto.digest import equal, sha384
-from endocarp.errors import DecodeError
 from endocarp.verifier.chain import Anchor, Identities, ueid_of, verify_chains
 from endocarp.verifier.measurement import Log, verify_info, verify_log, verify_quotes, verify_tcb
-from endocarp.verifier.policy import Facts, Policy, References, default_policy
+from endocarp.verifier.policy import Facts, ReferenceValues, policy_of
 from endocarp.verifier.report import verify_reports
 from endocarp.verifier.rules import IMAGES, SUITE_NAMES
-from endocarp.verifier.signatures import verify_signatures
+from endocarp.verifier.signatures import read_signed, verify_signatures
 from endocarp.verifier.statements import statements
 from endocarp.verifier.verdict import Ledger, Verdict
 from endocarp.wire.cose import SignedMessage
@@ -30,10 +29,9 @@ from endocarp.wire.suites import Suite
 def appraise(
     evidence: bytes,
     anchors: Mapping[str, Anchor],
-    references: References,
+    references: ReferenceValues,
     nonce: bytes | None,
     now: float,
-    policy: Policy | None = None,
 ) -> Verdict:
     """Judge the evidence of one server.
 
@@ -42,40 +40,13 @@ def appraise(
     """
     ledger = Ledger()
     ledger.context |= {"references": references.model, "anchors given": ", ".join(sorted(anchors))}
-    message = _read_message(ledger, evidence)
-    payload = None if message is None else _read_payload(ledger, message)
-    if message is not None and payload is not None:
-        facts = _appraise(ledger, message, payload, anchors, nonce, now)
-        for rule in default_policy(references) if policy is None else policy:
+    read = read_signed(ledger, "envelope", evidence, EVIDENCE_TYPE, Evidence.decode)
+    if read is not None:
+        facts = _appraise(ledger, *read, anchors, nonce, now)
+        for rule in policy_of(references):
             for finding in rule.judge(facts):
                 ledger.note(finding)
     return ledger.verdict()
-
-
-def _read_message(ledger: Ledger, octets: bytes) -> SignedMessage | None:
-    try:
-        message = SignedMessage.decode(octets)
-    except DecodeError as error:
-        ledger.fail("envelope.decode", str(error))
-        return None
-    ledger.check("envelope.decode", good=True, held=f"{len(octets)} octets", failed="")
-    ledger.check(
-        "envelope.content_type",
-        good=message.content_type == EVIDENCE_TYPE,
-        held=EVIDENCE_TYPE,
-        failed=message.content_type,
-    )
-    return message
-
-
-def _read_payload(ledger: Ledger, message: SignedMessage) -> Evidence | None:
-    try:
-        payload = Evidence.decode(message.payload)
-    except DecodeError as error:
-        ledger.fail("envelope.payload", str(error))
-        return None
-    ledger.check("envelope.payload", good=True, held=f"{len(message.payload)} octets", failed="")
-    return payload
 
 
 def _appraise(
@@ -95,7 +66,7 @@ def _appraise(
     info = verify_info(ledger, evidence, log)
     reports = verify_reports(ledger, evidence, identities, now)
     ledger.context["anchor"] = ", ".join(sorted({one.name for one in identities.anchors.values()}))
-    ledger.say(statements(evidence, identities, reports))
+    ledger.claim(statements(evidence, identities, reports))
     return _facts(evidence, log, info, svns, reports)
 
 

@@ -5,18 +5,18 @@ each link everything is checked that can be, whether or not something above it h
 text; a device has no clock, so Caliptra's run from 2023 to 9999.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from endocarp.crypto.certs import Certificate, KeyUsage, key_id
-from endocarp.crypto.digest import sha256
+from endocarp.crypto.digest import sha256, sha384
 from endocarp.errors import DecodeError
-from endocarp.verifier.formats import MULTI_TCB_INFO, PURPOSES, TCB_INFO, UEID, read_purposes, read_ueid
+from endocarp.verifier.extensions import MULTI_TCB_INFO, PURPOSES, TCB_INFO, UEID, read_purposes, read_ueid
 from endocarp.verifier.rules import ANCHORED, SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
 from endocarp.wire import pem
-from endocarp.wire.evidence import CHAIN_ORDER, SUITES, Chain
+from endocarp.wire.evidence import SUITES, Chain
 from endocarp.wire.suites import Suite
 
 MODEL = "MODEL"
@@ -26,42 +26,59 @@ MODEL = "MODEL"
 _UNDERSTOOD = frozenset({"2.5.29.14", "2.5.29.15", "2.5.29.19", "2.5.29.35", PURPOSES, UEID})
 
 _SUITE_TITLES = {Suite.P384: "Ecc384", Suite.ML_DSA_87: "MlDsa87"}
-DPE_LEAF = "DPE Leaf"
 _TCG_PURPOSES = "2.23.133.5.4.100"
-_CALIPTRA = "Caliptra 2.1"
 
 
 @dataclass(frozen=True)
 class Place:
     """What a certificate must be at its place in the chain.
 
-    `below` is how many authorities stand under it, or None where it may not be one. `purposes` are the last arcs of
-    the TCG's key purposes. `measures` is the extension that tells what was measured. `title` ends its common name
-    where that follows Caliptra's rule; the other names are given when a link is checked.
+    `name` is what identifiers of rules call the place. In `common_name`, `{}` stands for the suite; `digest` is taken
+    of the raw key, and its first 64 digits are the serial number in the subject. `below` is how many authorities
+    stand under the certificate, or None where it may not be one. `purposes` are the last arcs of the TCG's key
+    purposes. `measures` is the extension that tells what was measured. `subject` tells places of one name apart in
+    findings.
     """
 
+    name: str
+    common_name: str
     below: int | None
     usages: frozenset[KeyUsage]
     purposes: frozenset[int]
     measures: str = ""
-    title: str = ""
+    digest: Callable[[bytes], bytes] = sha256
+    subject: str = ""
 
 
 _SIGNS, _CERTIFIES = KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN
 _IDENTITY_INIT, _IDENTITY_LOC, _ATTEST_LOC, _ECA = 6, 7, 9, 12
 _CA, _RT, _LEAF = frozenset({_CERTIFIES}), frozenset({_CERTIFIES, _SIGNS}), frozenset({_SIGNS})
 
-PLACES: Mapping[str, Place] = {
-    "idevid": Place(3, _CA, frozenset({_IDENTITY_INIT, _ECA}), title="IDevID"),
-    "ldevid": Place(2, _CA, frozenset({_IDENTITY_LOC, _ECA}), title="LDevID"),
-    "fmc_alias": Place(1, _CA, frozenset({_ECA, _ATTEST_LOC}), MULTI_TCB_INFO, title="FMC Alias"),
-    "rt_alias": Place(0, _RT, frozenset({_ECA}), TCB_INFO, title="Rt Alias"),
-    "dpe_leaf": Place(None, _LEAF, frozenset({_ATTEST_LOC}), MULTI_TCB_INFO),
-    "partition": Place(None, _LEAF, frozenset({_ATTEST_LOC}), TCB_INFO),
-}
-"""What each certificate must be, by its name in the identifiers of rules."""
+CHAIN = (
+    Place("idevid", "Caliptra 2.1 {} IDevID", 3, _CA, frozenset({_IDENTITY_INIT, _ECA})),
+    Place("ldevid", "Caliptra 2.1 {} LDevID", 2, _CA, frozenset({_IDENTITY_LOC, _ECA})),
+    Place("fmc_alias", "Caliptra 2.1 {} FMC Alias", 1, _CA, frozenset({_ECA, _ATTEST_LOC}), MULTI_TCB_INFO),
+    Place("rt_alias", "Caliptra 2.1 {} Rt Alias", 0, _RT, frozenset({_ECA}), TCB_INFO),
+    Place("dpe_leaf", "DPE Leaf", None, _LEAF, frozenset({_ATTEST_LOC}), MULTI_TCB_INFO, sha384),
+)
+"""What each certificate of a chain must be, root side first."""
+
+
+def partition_place(number: int) -> Place:
+    """Return what the certificate of a partition's identity must be; the RT alias stands above it."""
+    return Place(
+        "partition",
+        f"Endocarp Partition {number}",
+        None,
+        _LEAF,
+        frozenset({_ATTEST_LOC}),
+        TCB_INFO,
+        subject=f"partition {number}",
+    )
+
 
 _AUTHORITIES_BELOW_ANCHOR = 4
+_SERIAL_NUMBER_DIGITS = 64
 
 
 @dataclass(frozen=True)
@@ -79,10 +96,6 @@ class Anchor:
         if set(certificates) != set(SUITES) or len(found) != len(SUITES):
             raise DecodeError(f"anchor {name}", "takes one certificate in P-384 and one in ML-DSA-87")
         return cls(name, certificates)
-
-    def to_pem(self) -> str:
-        """Return the anchor file."""
-        return "".join(pem.encode(pem.CERTIFICATE, self.certificates[suite].der) for suite in SUITES)
 
     @property
     def model(self) -> str:
@@ -122,7 +135,7 @@ def verify_chains(
         ledger.check(
             f"chain.present.{SUITE_NAMES[suite]}",
             good=present,
-            held=f"{len(CHAIN_ORDER)} certificates",
+            held=f"{len(CHAIN)} certificates",
             failed="the evidence has no chain in this suite; both are needed",
         )
         if present:
@@ -137,18 +150,16 @@ def verify_chains(
 
 def _read_chain(ledger: Ledger, suite: Suite, chain: Chain) -> Mapping[str, Certificate]:
     read = {}
-    for place in CHAIN_ORDER:
-        certificate = read_certificate(ledger, suite, place, getattr(chain, place))
+    for place in CHAIN:
+        certificate = read_certificate(ledger, suite, place, getattr(chain, place.name))
         if certificate is not None:
-            read[place] = certificate
+            read[place.name] = certificate
     return read
 
 
-def read_certificate(
-    ledger: Ledger, suite: Suite, place: str, octets: bytes, *, subject: str = ""
-) -> Certificate | None:
+def read_certificate(ledger: Ledger, suite: Suite, place: Place, octets: bytes) -> Certificate | None:
     """Read one certificate, and note whether that was possible and whether it is of its suite."""
-    rule = f"chain.decode.{place}.{SUITE_NAMES[suite]}"
+    rule, subject = f"chain.decode.{place.name}.{SUITE_NAMES[suite]}", place.subject
     try:
         certificate = _parse(octets)
     except DecodeError as error:
@@ -156,7 +167,7 @@ def read_certificate(
         return None
     ledger.check(rule, good=True, held=f"{certificate.common_name}", failed="", subject=subject)
     ledger.check(
-        f"chain.suite.{place}.{SUITE_NAMES[suite]}",
+        f"chain.suite.{place.name}.{SUITE_NAMES[suite]}",
         good=certificate.public.suite is suite and certificate.suite is suite,
         held=f"{suite.name} key, {suite.name} signature",
         failed=f"a {certificate.public.suite.name} key under a {certificate.suite.name} signature",
@@ -180,13 +191,13 @@ def _verify_chain(
     anchors: Mapping[str, Anchor],
     now: float,
 ) -> Anchor | None:
-    first = certificates.get(CHAIN_ORDER[0])
+    first = certificates.get(CHAIN[0].name)
     anchor = None if first is None else _find_anchor(ledger, suite, first, anchors, now)
     parent = None if anchor is None else anchor.certificates[suite]
-    for place in CHAIN_ORDER:
-        certificate = certificates.get(place)
+    for place in CHAIN:
+        certificate = certificates.get(place.name)
         if certificate is not None:
-            verify_link(ledger, suite, place, certificate, parent, now, name=DPE_LEAF)
+            verify_link(ledger, suite, place, certificate, parent, now)
         parent = certificate
     return anchor
 
@@ -230,25 +241,21 @@ def _check_root(ledger: Ledger, suite: Suite, root: Certificate, now: float) -> 
 def verify_link(
     ledger: Ledger,
     suite: Suite,
-    place: str,
+    place: Place,
     certificate: Certificate,
     parent: Certificate | None,
     now: float,
-    *,
-    name: str,
-    subject: str = "",
 ) -> None:
     """Check one certificate at its place, and against the one above it where that is there.
 
-    Without a parent the rules about it stay unreached; the others are checked all the same. `name` is the common
-    name that it must have where Caliptra's rule does not give one.
+    Without a parent the rules about it stay unreached; the others are checked all the same.
     """
-    link = _Link(ledger, place, suite, subject)
+    link = _Link(ledger, place, suite)
     if parent is not None:
         _check_parent(link, certificate, parent)
     _check_validity(link, certificate, stamp(now))
     _check_place(link, certificate)
-    _check_name(link, certificate, name)
+    _check_name(link, certificate)
 
 
 @dataclass(frozen=True)
@@ -256,22 +263,17 @@ class _Link:
     """One certificate in its chain, and where to note what is found about it."""
 
     ledger: Ledger
-    name: str
+    place: Place
     suite: Suite
-    subject: str
-
-    @property
-    def place(self) -> Place:
-        return PLACES[self.name]
 
     def check(self, rule: str, *, good: bool, held: str, failed: str) -> None:
-        rule = f"chain.{rule}.{self.name}.{SUITE_NAMES[self.suite]}"
-        self.ledger.check(rule, good=good, held=held, failed=failed, subject=self.subject)
+        rule = f"chain.{rule}.{self.place.name}.{SUITE_NAMES[self.suite]}"
+        self.ledger.check(rule, good=good, held=held, failed=failed, subject=self.place.subject)
 
 
 def _check_parent(link: _Link, certificate: Certificate, parent: Certificate) -> None:
     name = parent.common_name
-    if ("chain.signature", link.name) != ANCHORED:
+    if ("chain.signature", link.place.name) != ANCHORED:
         link.check(
             "signature",
             good=certificate.signed_by(parent.public),
@@ -309,8 +311,9 @@ def _check_place(link: _Link, certificate: Certificate) -> None:
     if place.below is None:
         good = not certificate.is_authority
     else:
-        # RFC 5280, 4.2.1.9: an authority has room for those below it. Without a limit a chain could be made longer
-        # than Caliptra's, so there must be one.
+        # RFC 5280, 4.2.1.9: an authority has room for those below it.
+        # The limit itself, which the RFC leaves to the issuer, is our demand: without it a chain could be made longer
+        # than Caliptra's.
         good = certificate.is_authority and length is not None and length >= place.below
     what = f"an authority, path length {length}" if certificate.is_authority else "no authority"
     link.check("constraints", good=good, held=what, failed=what)
@@ -327,16 +330,18 @@ def _check_place(link: _Link, certificate: Certificate) -> None:
     link.check("critical", good=not unknown, held="none", failed=", ".join(sorted(unknown)))
 
 
-def _check_name(link: _Link, certificate: Certificate, name: str) -> None:
-    found, title = certificate.common_name, link.place.title
-    if title:
-        # Caliptra certificates: the subject is a fixed name and the SHA-256 of the key.
-        name = f"{_CALIPTRA} {_SUITE_TITLES[link.suite]} {title}"
-        serial = sha256(certificate.public.raw).hex().upper()
-        if certificate.serial_number != serial:
-            link.check("name", good=False, held="", failed=f"{found!r} has the serial number of another key")
-            return
-    link.check("name", good=found == name, held=found, failed=f"{found!r}, {name!r} expected")
+def _check_name(link: _Link, certificate: Certificate) -> None:
+    # Caliptra certificates: the subject is a fixed name and a digest of the key: SHA-256, of a DPE leaf SHA-384, cut.
+    found, expected = certificate.common_name, link.place.common_name.format(_SUITE_TITLES[link.suite])
+    number = link.place.digest(certificate.public.raw).hex().upper()[:_SERIAL_NUMBER_DIGITS]
+    link.check(
+        "name",
+        good=found == expected and certificate.serial_number == number,
+        held=found,
+        failed=f"{found!r}, {expected!r} expected"
+        if found != expected
+        else f"{found!r} has the serial number of another key",
+    )
 
 
 def purposes_of(certificate: Certificate) -> frozenset[str]:

@@ -1,7 +1,7 @@
-"""What was measured: quotes, the log replayed into their registers, and the same measurements in certificates.
+"""The rules on measurements: three witnesses must agree before anything is compared with reference values.
 
-Three witnesses must agree: the registers that the FMC alias quotes, the log that explains them, and the TcbInfo
-that each layer wrote into the certificate of the next. Only then are values compared with references.
+They are the registers that the FMC alias quotes, the log that explains them, and the TcbInfo that each layer wrote
+into the certificate of the next. FW_INFO is no witness: nobody signs it, so it is box's word.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.errors import DecodeError
-from endocarp.verifier import formats
+from endocarp.verifier import extensions, pcrs
 from endocarp.verifier.chain import Identities
-from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, Quote, TcbInfo
+from endocarp.verifier.extensions import MULTI_TCB_INFO, TCB_INFO, TcbInfo
+from endocarp.verifier.pcrs import Quote
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
 from endocarp.wire.evidence import SUITES, Evidence, StashEntry
@@ -57,7 +58,7 @@ def verify_quotes(ledger: Ledger, evidence: Evidence, identities: Identities) ->
 def _read_quote(ledger: Ledger, suite: Suite, octets: bytes) -> Quote | None:
     rule = f"quote.decode.{SUITE_NAMES[suite]}"
     try:
-        quote = formats.read_quote(suite, octets)
+        quote = pcrs.read_quote(suite, octets)
     except DecodeError as error:
         ledger.fail(rule, str(error))
         return None
@@ -100,7 +101,7 @@ def _compare_quotes(ledger: Ledger, quotes: Quotes) -> None:
     if quotes:
         # Caliptra, "PCRs": 4 to 30 belong to whoever calls EXTEND_PCR, and nobody here does.
         used = [
-            index for index in formats.UNUSED_PCRS if any(one.pcrs[index] != _ZERO for one in quotes.values())
+            index for index in pcrs.UNUSED_PCRS if any(one.pcrs[index] != _ZERO for one in quotes.values())
         ]
         ledger.check(
             "quote.unused",
@@ -132,17 +133,17 @@ class Log:
 def verify_log(ledger: Ledger, evidence: Evidence, quotes: Quotes) -> Log:
     """Replay the log and the list of stashed images into the registers of the quotes."""
     _check_register(
-        ledger, quotes, formats.STASH_PCR, formats.replay_stash(one.digest for one in evidence.stash_log)
+        ledger, quotes, pcrs.STASH_PCR, pcrs.replay_stash(one.digest for one in evidence.stash_log)
     )
     try:
-        entries = formats.read_log(evidence.pcr_log)
-        registers = formats.replay(entries)
+        entries = pcrs.read_log(evidence.pcr_log)
+        registers = pcrs.replay(entries)
     except DecodeError as error:
         ledger.fail("log.decode", str(error))
         return Log()
     ledger.check("log.decode", good=True, held=f"{len(entries)} entries", failed="")
     names = ", ".join(entry.id.name.lower() for entry in entries) or "nothing"
-    ledger.check("log.sequence", good=formats.is_cold_boot(entries), held=names, failed=names)
+    ledger.check("log.sequence", good=pcrs.is_cold_boot(entries), held=names, failed=names)
     for index in range(4):
         _check_register(ledger, quotes, index, registers.get(index, _ZERO))
     return _read_entries(ledger, entries)
@@ -160,7 +161,7 @@ def _check_register(ledger: Ledger, quotes: Quotes, index: int, value: bytes) ->
 
 
 def _read_entries(ledger: Ledger, entries: Sequence[PcrLogEntry]) -> Log:
-    digests = {entry.id: formats.measured(entry) for entry in reversed(entries)}
+    digests = {entry.id: pcrs.measured(entry) for entry in reversed(entries)}
     octets = digests.pop(PcrLogId.DEVICE_STATUS, None)
     status = None if octets is None else DeviceStatus.decode(octets)
     held = "" if status is None else _describe(status)
@@ -177,7 +178,7 @@ def _describe(status: DeviceStatus) -> str:
 
 # --- the same in certificates ---------------------------------------------------------------------------------
 
-# Caliptra certificates: the type of each entry, and the offset that keeps the size of an SVN fixed.
+# Caliptra ROM and FMC, certificates: the type of each entry, and the offset that keeps the size of an SVN fixed.
 _OWNER, _VENDOR, _FMC, _RUNTIME = (
     b"CALIPTRA_2_X_FUSE_OWNER_INFO",
     b"CALIPTRA_2_X_FUSE_VENDOR_INFO",
@@ -226,9 +227,9 @@ def _read_tcb(ledger: Ledger, suite: Suite, identities: Identities) -> Tcb | Non
     rule = f"tcb.decode.{SUITE_NAMES[suite]}"
     try:
         tcb = Tcb(
-            _three(formats.read_multi_tcb_info(_extension(fmc_alias, MULTI_TCB_INFO))),
-            formats.read_tcb_info(_extension(rt_alias, TCB_INFO)),
-            formats.read_multi_tcb_info(_extension(leaf, MULTI_TCB_INFO)),
+            _three(extensions.read_multi_tcb_info(_extension(fmc_alias, MULTI_TCB_INFO))),
+            extensions.read_tcb_info(_extension(rt_alias, TCB_INFO)),
+            extensions.read_multi_tcb_info(_extension(leaf, MULTI_TCB_INFO)),
         )
     except DecodeError as error:
         ledger.fail(rule, str(error))
@@ -298,14 +299,16 @@ def _check_leaf(
 ) -> None:
     name = SUITE_NAMES[suite]
     if suite in quotes:
-        pcrs = quotes[suite].pcrs
+        registers = quotes[suite].pcrs
         # Caliptra runtime, "DPE initialization": the root context holds PCR 2 as measured last, PCR 3 as measured in all.
         root = contexts[0] if contexts else TcbInfo()
         ledger.check(
             f"tcb.root.{name}",
-            good=root.kind == _ROOT and root.fwids == (pcrs[2],) and root.registers.get(0) == pcrs[3],
+            good=root.kind == _ROOT
+            and root.fwids == (registers[2],)
+            and root.registers.get(0) == registers[3],
             held=_text(root.kind),
-            failed=f"{_text(root.kind)} shows {root.fwid.hex()}, PCR 2 and 3 are {pcrs[2].hex()} and {pcrs[3].hex()}",
+            failed=f"{_text(root.kind)} shows {root.fwid.hex()}, PCR 2 and 3 are {registers[2].hex()} and {registers[3].hex()}",
         )
     for one in contexts[1:2]:
         ledger.tell(
@@ -327,7 +330,7 @@ def _check_leaf(
 
 def _measured_once_by_box(context: TcbInfo) -> bool:
     # DPE, "Certificates": register 0 is over all measurements of a context, vendorInfo is its locality, big-endian.
-    once = {0: formats.extend(_ZERO, context.fwid)}
+    once = {0: pcrs.extend(_ZERO, context.fwid)}
     return context.registers == once and context.vendor_info == PL0_CALLER.to_bytes(4, "big")
 
 
@@ -343,7 +346,10 @@ def _text(kind: bytes) -> str:
 
 
 def verify_info(ledger: Ledger, evidence: Evidence, log: Log) -> FwInfoReply | None:
-    """Read FW_INFO, and check that it says what the log says; the rest of it is the root of trust's word."""
+    """Read FW_INFO, and check that it says what the log says.
+
+    The root of trust answers it without a signature and box passes it on: what no log confirms is box's word.
+    """
     try:
         info = decode_reply(FwInfo, evidence.fw_info)
     except DecodeError as error:

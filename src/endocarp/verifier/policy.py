@@ -21,8 +21,8 @@ _SHA256_SIZE, _SHA384_SIZE = 32, 48
 
 
 @dataclass(frozen=True)
-class References:
-    """What the builder says a server of this model must show: SHA-384 digests, SHA-256 for the ROM.
+class ReferenceValues:
+    """What the builder says a server of this model must show (RFC 9334: reference values): SHA-384, SHA-256 for the ROM.
 
     `digests` has `vendor_keys`, `owner_keys`, `fmc`, `runtime`, `manifest`, `rom`, `box`, `front` and `vault`; `svn`
     is the least security version number of the firmware.
@@ -36,11 +36,11 @@ class References:
     def from_json(cls, text: str) -> Self:
         """Read the text that the builder writes. Raises DecodeError."""
         if len(text) > _LIMIT:
-            raise DecodeError("References", f"{len(text)} characters, at most {_LIMIT}")
+            raise DecodeError("ReferenceValues", f"{len(text)} characters, at most {_LIMIT}")
         try:
             plain = json.loads(text)
         except (ValueError, RecursionError):
-            raise DecodeError("References", "no JSON") from None
+            raise DecodeError("ReferenceValues", "no JSON") from None
         bundle, images = _entry(plain, "bundle", dict), _entry(plain, "images", dict)
         digests = {
             "vendor_keys": _digest(bundle, "vendor_pk_hash"),
@@ -61,7 +61,7 @@ class References:
 def _entry(plain: Any, name: str, kind: type) -> Any:
     found = plain.get(name) if isinstance(plain, dict) else None
     if not isinstance(found, kind) or isinstance(found, bool):
-        raise DecodeError(f"References.{name}", f"no {kind.__name__}")
+        raise DecodeError(f"ReferenceValues.{name}", f"no {kind.__name__}")
     return found
 
 
@@ -71,7 +71,7 @@ def _digest(plain: Any, name: str, size: int = _SHA384_SIZE) -> bytes:
     except ValueError:
         found = b""
     if len(found) != size:
-        raise DecodeError(f"References.{name}", f"not {size} octets in hexadecimal")
+        raise DecodeError(f"ReferenceValues.{name}", f"not {size} octets in hexadecimal")
     return found
 
 
@@ -79,7 +79,7 @@ def _digest(plain: Any, name: str, size: int = _SHA384_SIZE) -> bytes:
 class Facts:
     """What the evidence came to: only what could be read, whether or not every rule about it has held.
 
-    `digests` has the names of `References`, each with every value that was shown under it; `unknown` names stashed
+    `digests` has the names of `ReferenceValues`, each with every value that was shown under it; `unknown` names stashed
     images that have no name there. `svns` has `fmc` and `runtime`.
     """
 
@@ -103,7 +103,7 @@ class DigestIs:
     """A digest is the one of the references."""
 
     name: str
-    references: References
+    references: ReferenceValues
 
     def judge(self, facts: Facts) -> Iterator[Finding]:
         """Compare every digest that was shown under the name."""
@@ -115,8 +115,8 @@ class DigestIs:
 
 
 @dataclass(frozen=True)
-class NothingElseRuns:
-    """No image was stashed that the references do not speak of."""
+class NothingElseStashed:
+    """No image was stashed that the references do not speak of; what runs unstashed, nobody sees here."""
 
     def judge(self, facts: Facts) -> Iterator[Finding]:
         """Look for images without a name."""
@@ -129,7 +129,7 @@ class NothingElseRuns:
 class AtLeastSvn:
     """FMC and runtime are not older than the references."""
 
-    references: References
+    references: ReferenceValues
 
     def judge(self, facts: Facts) -> Iterator[Finding]:
         """Compare the security version numbers that the certificates show."""
@@ -141,7 +141,10 @@ class AtLeastSvn:
 
 @dataclass(frozen=True)
 class InProduction:
-    """The device is in the production life cycle, with debugging locked and anti-rollback in force."""
+    """The device is in the production life cycle, with debugging locked and anti-rollback not disabled.
+
+    What anti-rollback refuses is what lies below the SVN in the fuses, which may be older than the references.
+    """
 
     def judge(self, facts: Facts) -> Iterator[Finding]:
         """Look at the device status that ROM measured."""
@@ -153,12 +156,13 @@ class InProduction:
         # Caliptra, security states: unlocked, every secret is a published constant.
         yield _finding("policy.debug", f"debug locked: {vendor.debug_locked}", good=vendor.debug_locked == 1)
         disabled = owner.anti_rollback_disable
-        yield _finding("policy.anti_rollback", f"anti-rollback disabled: {disabled}", good=disabled == 0)
+        reason = f"anti-rollback disabled: {disabled}, least SVN in fuses {owner.fw_fuse_svn}"
+        yield _finding("policy.anti_rollback", reason, good=disabled == 0)
 
 
 @dataclass(frozen=True)
 class AttestationOn:
-    """The root of trust does not say that attestation was switched off."""
+    """FW_INFO, which is box's word, does not say that attestation was switched off."""
 
     def judge(self, facts: Facts) -> Iterator[Finding]:
         """Look at the firmware information."""
@@ -183,14 +187,11 @@ def _finding(rule: str, reason: str, *, good: bool, reference: str = "") -> Find
     return Finding(rule, Outcome.HELD if good else Outcome.FAILED, reason, reference=reference)
 
 
-Policy = Sequence[Rule]
-
-
-def default_policy(references: References) -> Policy:
-    """Return the policy that every verdict uses unless it is given another one."""
+def policy_of(references: ReferenceValues) -> Sequence[Rule]:
+    """Return every demand, against these reference values."""
     return (
         *(DigestIs(name, references) for name in references.digests),
-        NothingElseRuns(),
+        NothingElseStashed(),
         AtLeastSvn(references),
         InProduction(),
         AttestationOn(),

@@ -1,15 +1,17 @@
-"""Partition reports: each signed by an identity that the RT alias certified in this boot, for this image."""
+"""Partition reports: each under the challenge, and signed by an identity that the RT alias certified for this image.
+
+The RT alias is the same at every boot of one firmware; that a report is of now, the challenge in it says.
+"""
 
 from collections.abc import Mapping
 
 from endocarp.crypto.certs import Certificate
 from endocarp.errors import DecodeError
-from endocarp.verifier.chain import Identities, read_certificate, verify_link
-from endocarp.verifier.formats import TCB_INFO, read_tcb_info
+from endocarp.verifier.chain import Identities, Place, partition_place, read_certificate, verify_link
+from endocarp.verifier.extensions import TCB_INFO, read_tcb_info
 from endocarp.verifier.rules import SUITE_NAMES
-from endocarp.verifier.signatures import verify_signatures
+from endocarp.verifier.signatures import read_signed, verify_signatures
 from endocarp.verifier.verdict import Ledger
-from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import REPORT_TYPE, SUITES, Evidence, PartitionEvidence, PartitionReport
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Suite
@@ -34,69 +36,39 @@ def _verify_report(
     identities: Identities,
     now: float,
 ) -> PartitionReport | None:
-    message = _read_message(ledger, one.report, f"report {number}")
-    report = None if message is None else _read_payload(ledger, message.payload, f"report {number}")
-    if message is None or report is None:
-        return None
-    subject = f"partition {report.partition_id}"
-    certificates = _verify_identity(ledger, one, report, identities, now)
-    verify_signatures(ledger, "report", message, certificates, subject=subject)
-    ledger.check(
-        "report.content_type",
-        good=message.content_type == REPORT_TYPE,
-        held=REPORT_TYPE,
-        failed=message.content_type,
-        subject=subject,
+    read = read_signed(
+        ledger, "report", one.report, REPORT_TYPE, PartitionReport.decode, subject=f"report {number}"
     )
-    _check_binding(ledger, report, evidence, subject)
-    return report
-
-
-def _read_message(ledger: Ledger, octets: bytes, subject: str) -> SignedMessage | None:
-    try:
-        message = SignedMessage.decode(octets)
-    except DecodeError as error:
-        ledger.fail("report.decode", str(error), subject=subject)
+    if read is None:
         return None
-    ledger.check("report.decode", good=True, held=f"{len(octets)} octets", failed="", subject=subject)
-    return message
-
-
-def _read_payload(ledger: Ledger, octets: bytes, subject: str) -> PartitionReport | None:
-    try:
-        report = PartitionReport.decode(octets)
-    except DecodeError as error:
-        ledger.fail("report.payload", str(error), subject=subject)
-        return None
-    held = f"partition {report.partition_id}, {report.object_count} objects, generation {report.generation}"
-    ledger.check("report.payload", good=True, held=held, failed="", subject=subject)
+    message, report = read
+    place = partition_place(report.partition_id)
+    ledger.expect(place.subject)
+    certificates = _verify_identity(ledger, one, report, place, identities, now)
+    verify_signatures(ledger, "report", message, certificates, subject=place.subject)
+    _check_binding(ledger, report, evidence, place.subject)
     return report
 
 
 def _verify_identity(
-    ledger: Ledger, one: PartitionEvidence, report: PartitionReport, identities: Identities, now: float
+    ledger: Ledger,
+    one: PartitionEvidence,
+    report: PartitionReport,
+    place: Place,
+    identities: Identities,
+    now: float,
 ) -> Mapping[Suite, Certificate]:
     certificates = {}
-    subject = f"partition {report.partition_id}"
     for suite in SUITES:
         octets = one.certificates.get(suite)
         if octets is None:
             rule = f"chain.decode.partition.{SUITE_NAMES[suite]}"
-            ledger.fail(rule, "no certificate in this suite; both are needed", subject=subject)
+            ledger.fail(rule, "no certificate in this suite; both are needed", subject=place.subject)
             continue
-        certificate = read_certificate(ledger, suite, "partition", octets, subject=subject)
+        certificate = read_certificate(ledger, suite, place, octets)
         if certificate is not None:
             certificates[suite] = certificate
-            verify_link(
-                ledger,
-                suite,
-                "partition",
-                certificate,
-                identities.find(suite, "rt_alias"),
-                now,
-                name=f"Endocarp Partition {report.partition_id}",
-                subject=subject,
-            )
+            verify_link(ledger, suite, place, certificate, identities.find(suite, "rt_alias"), now)
             _check_identity(ledger, suite, certificate, report)
     return certificates
 

@@ -63,7 +63,7 @@ _ONCE = {
     "envelope.decode": Rule("the evidence is one COSE_Sign object in deterministic form"),
     "envelope.content_type": Rule("the object says that it is evidence"),
     "envelope.payload": Rule("what is signed is a payload of our profile"),
-    "envelope.rt_alias": Rule("the evidence names the RT alias key of its own chain"),
+    "envelope.rt_alias": Rule("the evidence names the RT alias key of its own P-384 chain"),
     "anchor.same": Rule("both chains end at the same anchor", compared=True),
     "anchor.model": Rule("a model root is accepted only under its own name", compared=True),
     "chain.device": Rule("every certificate of both chains speaks of the same device"),
@@ -77,20 +77,22 @@ _ONCE = {
     "log.pcr2": Rule("the log gives PCR 2: the runtime of this boot"),
     "log.pcr3": Rule("the log gives PCR 3: the same since the last cold boot"),
     "log.pcr31": Rule("the list of stashed images gives PCR 31"),
-    "info.decode": Rule("the firmware information can be read"),
-    "info.consistent": Rule("the firmware information says what the log says"),
+    "info.decode": Rule("FW_INFO, which box passes on unsigned, can be read"),
+    "info.consistent": Rule("FW_INFO says what the log says"),
     "image.vendor_keys.reference": Rule("the vendor's keys are the expected ones", compared=True),
     "image.owner_keys.reference": Rule("the owner's keys are the expected ones", compared=True),
     "image.fmc.reference": Rule("the FMC is the expected one", compared=True),
     "image.runtime.reference": Rule("the runtime is the expected one", compared=True),
-    "image.rom.reference": Rule("the ROM says that it is the expected one", compared=True),
-    "image.manifest.reference": Rule("the SoC manifest is the expected one", compared=True),
+    "image.rom.reference": Rule("the ROM is the expected one, by box's word in FW_INFO", compared=True),
+    "image.manifest.reference": Rule(
+        "the SoC manifest is the expected one, by box's word in FW_INFO", compared=True
+    ),
     "image.known": Rule("every stashed image is one that a reference speaks of"),
     "policy.svn": Rule("firmware is not older than the reference", compared=True),
     "policy.lifecycle": Rule("the device is in production"),
     "policy.debug": Rule("debugging is locked"),
-    "policy.anti_rollback": Rule("older firmware is refused by the device"),
-    "policy.attestation": Rule("attestation has not been switched off"),
+    "policy.anti_rollback": Rule("anti-rollback is not disabled in the fuses"),
+    "policy.attestation": Rule("attestation has not been switched off, by box's word in FW_INFO"),
     "policy.partitions": Rule("at least one partition reports, and none twice"),
     "report.decode": Rule("the report is one COSE_Sign object in deterministic form"),
     "report.content_type": Rule("the object says that it is a partition report"),
@@ -99,7 +101,7 @@ _ONCE = {
     "report.rt_alias": Rule("the report names the RT alias of the evidence"),
     "report.image": Rule("the report names the vault image that was stashed"),
 }
-_IMAGE = {"image.{}.reference": Rule("the image of {} is the expected one", compared=True)}
+_IMAGE = {"image.{}.reference": Rule("the digest that was stashed for {} is the expected one", compared=True)}
 _SUITE = {
     "envelope.signature.{}": Rule("the DPE leaf has signed the evidence ({})"),
     "envelope.key.{}": Rule("the signature names the key of the DPE leaf ({})"),
@@ -122,7 +124,7 @@ _SUITE = {
     "tcb.stash.{}": Rule("DPE leaf: its contexts are the stashed images, in order ({})"),
     "report.signature.{}": Rule("the partition's identity has signed the report ({})"),
     "report.key.{}": Rule("the signature names the certified key ({})"),
-    "report.identity.{}": Rule("the certificate speaks of this partition and this image ({})"),
+    "report.identity.{}": Rule("the RT alias has certified the identity for this partition and image ({})"),
 }
 _CERTIFICATE = {
     "chain.decode": "the certificate of {} can be read",
@@ -155,6 +157,15 @@ def _all() -> Iterator[tuple[str, Rule]]:
 
 RULES: Mapping[str, Rule] = MappingProxyType(dict(_all()))
 """Every rule by its identifier. A verdict accepts only where each of them was reached and held."""
+
+
+_READ_FIRST = frozenset({"report.decode", "report.content_type", "report.payload"})
+PER_PARTITION = frozenset(
+    rule
+    for rule in RULES
+    if (rule.startswith("report.") and rule not in _READ_FIRST) or ".partition." in rule
+)
+"""The rules that must be reached once for every partition whose report could be read."""
 
 
 def section_of(rule: str) -> str:

@@ -1,14 +1,58 @@
-"""Signed objects: both signatures under a COSE message, against the certified keys that must have made them."""
+"""Signed objects: a COSE message and its payload, read; and both signatures, by the certified keys that must have made them.
 
-from collections.abc import Mapping
+Source: RFC 9052, 4.1.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from endocarp.crypto.certs import Certificate, key_id
+from endocarp.errors import DecodeError
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
 from endocarp.wire.cose import SUITE, Algorithm, SignedMessage
 from endocarp.wire.suites import Scheme, Suite
 
 SCHEMES = {Algorithm.ESP384: Scheme.ECDSA_SHA384, Algorithm.ML_DSA_87: Scheme.ML_DSA}
+
+Payload = TypeVar("Payload")
+
+
+def read_signed(
+    ledger: Ledger,
+    section: str,
+    octets: bytes,
+    content_type: str,
+    decode: Callable[[bytes], Payload],
+    *,
+    subject: str = "",
+) -> tuple[SignedMessage, Payload] | None:
+    """Read a signed object of this content type and its payload; None where that was not possible.
+
+    Notes `SECTION.decode`, `SECTION.content_type` and `SECTION.payload`. Whether it was signed, `verify_signatures` says.
+    """
+    rule = "decode"
+    try:
+        message = SignedMessage.decode(octets)
+        ledger.check(f"{section}.{rule}", good=True, held=_size(octets), failed="", subject=subject)
+        ledger.check(
+            f"{section}.content_type",
+            good=message.content_type == content_type,
+            held=content_type,
+            failed=message.content_type,
+            subject=subject,
+        )
+        rule = "payload"
+        payload = decode(message.payload)
+    except DecodeError as error:
+        ledger.fail(f"{section}.{rule}", str(error), subject=subject)
+        return None
+    ledger.check(f"{section}.{rule}", good=True, held=_size(message.payload), failed="", subject=subject)
+    return message, payload
+
+
+def _size(octets: bytes) -> str:
+    return f"{len(octets)} octets"
 
 
 def verify_signatures(

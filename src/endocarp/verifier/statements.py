@@ -6,42 +6,49 @@ No signature makes these true. They stand in every verdict, so that nobody takes
 from collections.abc import Iterator, Sequence
 
 from endocarp.verifier.chain import Identities
-from endocarp.verifier.verdict import Said
+from endocarp.verifier.verdict import Claim
 from endocarp.wire.evidence import Evidence, PartitionReport, Status
 
 VERIFIER, SERVER = "verifier", "server"
 
 _ALWAYS = (
-    Said(
-        "images that run",
-        "sealed memory, hashed by the root of trust before it is executed",
+    Claim(
+        "image of a vault",
+        "hashed by the root of trust, and certified with the identity of the partition",
         Status.REPORTED,
         "the root of trust hashes what box hands over; that box then runs the same memory is box's word",
         VERIFIER,
     ),
-    Said(
+    Claim(
+        "images of box and front",
+        "PCR 31",
+        Status.REPORTED,
+        "box may have told their digests: a digest out of a request is stashed like one that was computed",
+        VERIFIER,
+    ),
+    Claim(
         "box and the command line",
         "none",
         Status.REPORTED,
-        "they run before the root of trust does, and box measures itself",
+        "they run before the root of trust does",
         VERIFIER,
     ),
-    Said(
+    Claim(
         "list of stashed images",
         "PCR 31 and the contexts of the DPE leaf",
         Status.REPORTED,
         "the list is box's word; its digests and order are confirmed by both, its names by neither",
         VERIFIER,
     ),
-    Said(
+    Claim(
         "ROM digest, SoC manifest digest, attestation state",
         "FW_INFO",
         Status.REPORTED,
-        "the root of trust's word, passed on by box; no register holds them",
+        "box's word: FW_INFO is passed on unsigned, and no register holds them",
         VERIFIER,
     ),
-    Said("reset counters of the registers", "none", Status.REPORTED, "not under any signature", VERIFIER),
-    Said(
+    Claim("reset counters of the registers", "none", Status.REPORTED, "not under any signature", VERIFIER),
+    Claim(
         "going back to an older copy of the whole state directory",
         "none",
         Status.ABSENT,
@@ -53,10 +60,10 @@ _ALWAYS = (
 
 def statements(
     evidence: Evidence, identities: Identities, reports: Sequence[PartitionReport]
-) -> Iterator[Said]:
+) -> Iterator[Claim]:
     """Give every statement of this evidence, the verifier's first."""
     for model in sorted({one.model for one in identities.anchors.values() if one.model}):
-        yield Said(
+        yield Claim(
             "root of trust",
             model,
             Status.MODELLED,
@@ -64,7 +71,7 @@ def statements(
             VERIFIER,
         )
     yield from _ALWAYS
-    yield Said(
+    yield Claim(
         "interpreter, libraries and other components",
         f"inventory of {len(evidence.inventory)}",
         Status.REPORTED,
@@ -72,13 +79,13 @@ def statements(
         VERIFIER,
     )
     for one in evidence.statements:
-        yield Said(one.subject, one.mechanism, one.status, one.detail, SERVER)
+        yield Claim(one.subject, one.mechanism, one.status, one.detail, SERVER)
     for report in reports:
         yield from _of_partition(report)
 
 
-def _of_partition(report: PartitionReport) -> Iterator[Said]:
+def _of_partition(report: PartitionReport) -> Iterator[Claim]:
     name = f"partition {report.partition_id}"
-    yield Said(f"{name}, memory of keys", report.memory_mode, Status.REPORTED, "found at its start", name)
+    yield Claim(f"{name}, memory of keys", report.memory_mode, Status.REPORTED, "found at its start", name)
     for mechanism, got in sorted(report.sandbox.items()):
-        yield Said(f"{name}, sandbox", mechanism, Status.REPORTED, got, name)
+        yield Claim(f"{name}, sandbox", mechanism, Status.REPORTED, got, name)

@@ -6,13 +6,13 @@ reference named that it was compared to. So nothing passes by not having been lo
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from endocarp.errors import Failure, VerificationError
-from endocarp.verifier.rules import RULES, SECTIONS, section_of
+from endocarp.errors import Failure, UsageError, VerificationError
+from endocarp.verifier.rules import PER_PARTITION, RULES, SECTIONS, section_of
 from endocarp.wire.evidence import Status
 
 
@@ -39,8 +39,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Said:
-    """One statement on what protects this server, and whose it is: the server's own, or the verifier's."""
+class Claim:
+    """One statement on what protects this server (RFC 9334: a claim), and whose it is: the server's own, or the verifier's."""
 
     subject: str
     mechanism: str
@@ -67,11 +67,12 @@ class Section:
 class Verdict:
     """What the evidence is worth: every finding, and every statement on what is enforced and what is not.
 
-    `context` names what the verdict was reached with: model, anchor, nonce, number of partitions.
+    `context` names what the verdict was reached with: `references` and `anchors given`; where the evidence could be
+    read, its `nonce` and the `anchor` of its chains.
     """
 
     findings: tuple[Finding, ...]
-    statements: tuple[Said, ...]
+    statements: tuple[Claim, ...]
     context: Mapping[str, str]
 
     @property
@@ -119,7 +120,7 @@ class Verdict:
                 }
                 for section in self.sections
             ],
-            "statements": [_said_to_plain(one) for one in self.statements],
+            "statements": [_claim_to_plain(one) for one in self.statements],
         }
 
 
@@ -133,13 +134,13 @@ def _finding_to_plain(finding: Finding) -> dict[str, str]:
     return plain | {name: value for name, value in extras.items() if value}
 
 
-def _said_to_plain(said: Said) -> dict[str, str]:
+def _claim_to_plain(claim: Claim) -> dict[str, str]:
     return {
-        "subject": said.subject,
-        "mechanism": said.mechanism,
-        "status": said.status.name.lower(),
-        "detail": said.detail,
-        "by": said.by,
+        "subject": claim.subject,
+        "mechanism": claim.mechanism,
+        "status": claim.status.name.lower(),
+        "detail": claim.detail,
+        "by": claim.by,
     }
 
 
@@ -152,7 +153,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._findings: list[Finding] = []
-        self._statements: list[Said] = []
+        self._statements: list[Claim] = []
+        self._partitions: list[str] = []
         self.context: dict[str, str] = {}
 
     def check(
@@ -169,12 +171,19 @@ class Ledger:
     def note(self, finding: Finding) -> None:
         """Note a finding. A rule that compares holds only with the name of the reference it was compared to.
 
-        Reasons quote what a server said: what would steer a terminal in them is spelt out.
+        Reasons quote what a server said: what would steer a terminal in them is spelt out. Raises UsageError for a
+        rule that is not in `rules.RULES`, and where a reference is missing.
         """
-        if finding.outcome is Outcome.HELD and RULES[finding.rule].compared and not finding.reference:
-            raise ValueError(f"{finding.rule} may not hold without a reference that is named")
-        assert finding.rule in RULES
+        if finding.rule not in RULES:
+            raise UsageError(f"no rule {finding.rule}", "rules.RULES names them all")
+        compared = RULES[finding.rule].compared
+        if finding.outcome is Outcome.HELD and compared and not finding.reference:
+            raise UsageError(f"{finding.rule} holds without a reference", "name what it was compared to")
         self._findings.append(replace(finding, reason=_printable(finding.reason)))
+
+    def expect(self, partition: str) -> None:
+        """Demand that each of `rules.PER_PARTITION` is reached with this subject."""
+        self._partitions.append(partition)
 
     def fail(self, rule: str, reason: str, *, subject: str = "") -> None:
         """Note that a rule failed."""
@@ -184,16 +193,22 @@ class Ledger:
         """Note something beside a rule that neither holds nor fails."""
         self.note(Finding(rule, Outcome.TOLD, reason, subject))
 
-    def say(self, statements: Iterable[Said]) -> None:
+    def claim(self, statements: Iterable[Claim]) -> None:
         """Note statements on what is enforced and what is not."""
         self._statements += statements
 
     def verdict(self) -> Verdict:
         """Return the verdict; rules that nobody looked at stand in it as unreached."""
-        reached = {one.rule for one in self._findings if one.outcome is not Outcome.TOLD}
-        unreached = (
-            Finding(rule, Outcome.UNREACHED, f"not looked at whether {known.sentence}")
-            for rule, known in RULES.items()
-            if rule not in reached
-        )
-        return Verdict((*self._findings, *unreached), tuple(self._statements), dict(self.context))
+        return Verdict((*self._findings, *self._unreached()), tuple(self._statements), dict(self.context))
+
+    def _unreached(self) -> Iterator[Finding]:
+        found = [one for one in self._findings if one.outcome is not Outcome.TOLD]
+        rules, pairs = {one.rule for one in found}, {(one.rule, one.subject) for one in found}
+        for rule, known in RULES.items():
+            reason = f"not looked at whether {known.sentence}"
+            if rule not in rules:
+                yield Finding(rule, Outcome.UNREACHED, reason)
+            elif rule in PER_PARTITION:
+                for subject in self._partitions:
+                    if (rule, subject) not in pairs:
+                        yield Finding(rule, Outcome.UNREACHED, reason, subject)

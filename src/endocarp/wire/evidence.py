@@ -50,7 +50,7 @@ _U32 = (1 << 32) - 1
 _U64 = (1 << 64) - 1
 
 
-class Claim(IntEnum):
+class ClaimKey(IntEnum):
     """The keys of both maps: 10 and 265 as EAT registers them, the others private."""
 
     NONCE = 10
@@ -153,8 +153,8 @@ class PartitionEvidence:
 class PartitionReport:
     """What a partition says of itself, under the caller's nonce.
 
-    `rt_alias_key_id` is the P-384 key id of the RT alias that certified the partition's identity in this boot,
-    `image_digest` the SHA-384 of the vault's image as the root of trust measured it. `memory_mode` and `sandbox`
+    `rt_alias_key_id` is the P-384 key id of the RT alias that certified the partition's identity, the same at every
+    boot of one firmware; `image_digest` the SHA-384 of the vault's image as the root of trust measured it. `memory_mode` and `sandbox`
     are what the process found when it started; `generation` counts the changes of the store.
     """
 
@@ -172,15 +172,15 @@ class PartitionReport:
         return _readable(
             type(self),
             {
-                Claim.NONCE: self.nonce,
-                Claim.EAT_PROFILE: REPORT_PROFILE,
-                Claim.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
-                Claim.PARTITION_ID: self.partition_id,
-                Claim.IMAGE_DIGEST: self.image_digest,
-                Claim.MEMORY_MODE: self.memory_mode,
-                Claim.SANDBOX: {**self.sandbox},
-                Claim.GENERATION: self.generation,
-                Claim.OBJECT_COUNT: self.object_count,
+                ClaimKey.NONCE: self.nonce,
+                ClaimKey.EAT_PROFILE: REPORT_PROFILE,
+                ClaimKey.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
+                ClaimKey.PARTITION_ID: self.partition_id,
+                ClaimKey.IMAGE_DIGEST: self.image_digest,
+                ClaimKey.MEMORY_MODE: self.memory_mode,
+                ClaimKey.SANDBOX: {**self.sandbox},
+                ClaimKey.GENERATION: self.generation,
+                ClaimKey.OBJECT_COUNT: self.object_count,
             },
         )
 
@@ -190,21 +190,25 @@ class PartitionReport:
         where = "PartitionReport"
         claims = cbor.claims(where, cbor.decode(where, octets, limit=_REPORT_LIMIT), _REPORT_CLAIMS)
         _read_profile(where, claims, REPORT_PROFILE)
-        sandbox = cbor.mapping("PartitionReport.sandbox", claims[Claim.SANDBOX], most=64)
+        sandbox = cbor.mapping("PartitionReport.sandbox", claims[ClaimKey.SANDBOX], most=64)
         return cls(
             nonce=_read_nonce(where, claims),
             rt_alias_key_id=_read_key_id(where, claims),
-            partition_id=cbor.number("PartitionReport.partition_id", claims[Claim.PARTITION_ID], most=_U32),
-            image_digest=_read_digest("PartitionReport.image_digest", claims[Claim.IMAGE_DIGEST]),
+            partition_id=cbor.number(
+                "PartitionReport.partition_id", claims[ClaimKey.PARTITION_ID], most=_U32
+            ),
+            image_digest=_read_digest("PartitionReport.image_digest", claims[ClaimKey.IMAGE_DIGEST]),
             memory_mode=cbor.text(
-                "PartitionReport.memory_mode", claims[Claim.MEMORY_MODE], limit=_NAME_LIMIT
+                "PartitionReport.memory_mode", claims[ClaimKey.MEMORY_MODE], limit=_NAME_LIMIT
             ),
             sandbox={
                 _read_name("PartitionReport.sandbox", name): _read_detail("PartitionReport.sandbox", value)
                 for name, value in sandbox.items()
             },
-            generation=cbor.number("PartitionReport.generation", claims[Claim.GENERATION], most=_U64),
-            object_count=cbor.number("PartitionReport.object_count", claims[Claim.OBJECT_COUNT], most=_U32),
+            generation=cbor.number("PartitionReport.generation", claims[ClaimKey.GENERATION], most=_U64),
+            object_count=cbor.number(
+                "PartitionReport.object_count", claims[ClaimKey.OBJECT_COUNT], most=_U32
+            ),
         )
 
 
@@ -233,17 +237,17 @@ class Evidence:
         return _readable(
             type(self),
             {
-                Claim.NONCE: self.nonce,
-                Claim.EAT_PROFILE: EVIDENCE_PROFILE,
-                Claim.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
-                Claim.CHAINS: {suite: _chain_to_cbor(chain) for suite, chain in self.chains.items()},
-                Claim.QUOTES: _plain(self.quotes),
-                Claim.FW_INFO: self.fw_info,
-                Claim.PCR_LOG: self.pcr_log,
-                Claim.STASH_LOG: [[one.fw_id, one.name, one.digest, one.svn] for one in self.stash_log],
-                Claim.PARTITIONS: [_partition_to_cbor(one) for one in self.partitions],
-                Claim.INVENTORY: [[one.name, one.digest] for one in self.inventory],
-                Claim.STATEMENTS: [
+                ClaimKey.NONCE: self.nonce,
+                ClaimKey.EAT_PROFILE: EVIDENCE_PROFILE,
+                ClaimKey.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
+                ClaimKey.CHAINS: {suite: _chain_to_cbor(chain) for suite, chain in self.chains.items()},
+                ClaimKey.QUOTES: _plain(self.quotes),
+                ClaimKey.FW_INFO: self.fw_info,
+                ClaimKey.PCR_LOG: self.pcr_log,
+                ClaimKey.STASH_LOG: [[one.fw_id, one.name, one.digest, one.svn] for one in self.stash_log],
+                ClaimKey.PARTITIONS: [_partition_to_cbor(one) for one in self.partitions],
+                ClaimKey.INVENTORY: [[one.name, one.digest] for one in self.inventory],
+                ClaimKey.STATEMENTS: [
                     [one.subject, one.mechanism, one.status, one.detail] for one in self.statements
                 ],
             },
@@ -260,45 +264,45 @@ class Evidence:
             rt_alias_key_id=_read_key_id(where, claims),
             chains={
                 suite: _chain_from_cbor(chain)
-                for suite, chain in _by_suite("Evidence.chains", claims[Claim.CHAINS]).items()
+                for suite, chain in _by_suite("Evidence.chains", claims[ClaimKey.CHAINS]).items()
             },
-            quotes=_octets_by_suite("Evidence.quotes", claims[Claim.QUOTES], _REPLY_LIMIT),
-            fw_info=cbor.octets("Evidence.fw_info", claims[Claim.FW_INFO], least=0, most=_REPLY_LIMIT),
-            pcr_log=cbor.octets("Evidence.pcr_log", claims[Claim.PCR_LOG], least=0, most=_REPLY_LIMIT),
-            stash_log=_each(_stash_entry, "Evidence.stash_log", claims[Claim.STASH_LOG], 64),
-            partitions=_each(_partition_from_cbor, "Evidence.partitions", claims[Claim.PARTITIONS], 16),
-            inventory=_each(_component, "Evidence.inventory", claims[Claim.INVENTORY], 4096),
-            statements=_each(_statement, "Evidence.statements", claims[Claim.STATEMENTS], 256),
+            quotes=_octets_by_suite("Evidence.quotes", claims[ClaimKey.QUOTES], _REPLY_LIMIT),
+            fw_info=cbor.octets("Evidence.fw_info", claims[ClaimKey.FW_INFO], least=0, most=_REPLY_LIMIT),
+            pcr_log=cbor.octets("Evidence.pcr_log", claims[ClaimKey.PCR_LOG], least=0, most=_REPLY_LIMIT),
+            stash_log=_each(_stash_entry, "Evidence.stash_log", claims[ClaimKey.STASH_LOG], 64),
+            partitions=_each(_partition_from_cbor, "Evidence.partitions", claims[ClaimKey.PARTITIONS], 16),
+            inventory=_each(_component, "Evidence.inventory", claims[ClaimKey.INVENTORY], 4096),
+            statements=_each(_statement, "Evidence.statements", claims[ClaimKey.STATEMENTS], 256),
         )
 
 
 _EVIDENCE_CLAIMS = (
-    Claim.NONCE,
-    Claim.EAT_PROFILE,
-    Claim.RT_ALIAS_KEY_ID,
-    Claim.CHAINS,
-    Claim.QUOTES,
-    Claim.FW_INFO,
-    Claim.PCR_LOG,
-    Claim.STASH_LOG,
-    Claim.PARTITIONS,
-    Claim.INVENTORY,
-    Claim.STATEMENTS,
+    ClaimKey.NONCE,
+    ClaimKey.EAT_PROFILE,
+    ClaimKey.RT_ALIAS_KEY_ID,
+    ClaimKey.CHAINS,
+    ClaimKey.QUOTES,
+    ClaimKey.FW_INFO,
+    ClaimKey.PCR_LOG,
+    ClaimKey.STASH_LOG,
+    ClaimKey.PARTITIONS,
+    ClaimKey.INVENTORY,
+    ClaimKey.STATEMENTS,
 )
 _REPORT_CLAIMS = (
-    Claim.NONCE,
-    Claim.EAT_PROFILE,
-    Claim.RT_ALIAS_KEY_ID,
-    Claim.PARTITION_ID,
-    Claim.IMAGE_DIGEST,
-    Claim.MEMORY_MODE,
-    Claim.SANDBOX,
-    Claim.GENERATION,
-    Claim.OBJECT_COUNT,
+    ClaimKey.NONCE,
+    ClaimKey.EAT_PROFILE,
+    ClaimKey.RT_ALIAS_KEY_ID,
+    ClaimKey.PARTITION_ID,
+    ClaimKey.IMAGE_DIGEST,
+    ClaimKey.MEMORY_MODE,
+    ClaimKey.SANDBOX,
+    ClaimKey.GENERATION,
+    ClaimKey.OBJECT_COUNT,
 )
 
 
-def _readable(kind: type[Evidence] | type[PartitionReport], claims: Mapping[Claim, Any]) -> bytes:
+def _readable(kind: type[Evidence] | type[PartitionReport], claims: Mapping[ClaimKey, Any]) -> bytes:
     """Encode claims; what is too long or too much is refused here, before it is signed, and not at the other end."""
     octets = cbor.encode(claims)
     try:
@@ -314,17 +318,17 @@ def _readable(kind: type[Evidence] | type[PartitionReport], claims: Mapping[Clai
 
 
 def _read_profile(where: str, claims: Mapping[int, Any], expected: str) -> None:
-    if claims[Claim.EAT_PROFILE] != expected:
-        raise DecodeError(f"{where}.eat_profile", f"{claims[Claim.EAT_PROFILE]!r}, {expected!r} expected")
+    if claims[ClaimKey.EAT_PROFILE] != expected:
+        raise DecodeError(f"{where}.eat_profile", f"{claims[ClaimKey.EAT_PROFILE]!r}, {expected!r} expected")
 
 
 def _read_nonce(where: str, claims: Mapping[int, Any]) -> bytes:
-    return cbor.octets(f"{where}.nonce", claims[Claim.NONCE], least=NONCE_SIZE, most=NONCE_SIZE)
+    return cbor.octets(f"{where}.nonce", claims[ClaimKey.NONCE], least=NONCE_SIZE, most=NONCE_SIZE)
 
 
 def _read_key_id(where: str, claims: Mapping[int, Any]) -> bytes:
     return cbor.octets(
-        f"{where}.rt_alias_key_id", claims[Claim.RT_ALIAS_KEY_ID], least=KEY_ID_SIZE, most=KEY_ID_SIZE
+        f"{where}.rt_alias_key_id", claims[ClaimKey.RT_ALIAS_KEY_ID], least=KEY_ID_SIZE, most=KEY_ID_SIZE
     )
 
 

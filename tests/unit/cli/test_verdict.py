@@ -5,7 +5,7 @@ from tests.simulators.device import DeviceSimulator
 from tests.simulators.relying import judge
 
 from endocarp.cli.verdict import tree
-from endocarp.verifier.verdict import Finding, Outcome, Said, Verdict
+from endocarp.verifier.verdict import Claim, Finding, Outcome, Verdict
 from endocarp.wire.evidence import Status
 
 DIGEST = "0123456789abcdef" * 6
@@ -18,7 +18,7 @@ def shown(verdict: Verdict, *, show_all: bool = False) -> str:
     return captured.get()
 
 
-def verdict(*findings: Finding, said: tuple[Said, ...] = ()) -> Verdict:
+def verdict(*findings: Finding, said: tuple[Claim, ...] = ()) -> Verdict:
     return Verdict(findings, said, {"model": "MODEL-[x]", "nonce": "ab:tada:"})
 
 
@@ -66,7 +66,7 @@ def test_a_digest_is_cut_to_what_an_eye_compares_and_text_is_shown_as_it_is() ->
 
 def test_statements_stand_from_what_is_enforced_to_what_is_absent() -> None:
     said = tuple(
-        Said("processes", mechanism, status, "detail", "the server")
+        Claim("processes", mechanism, status, "detail", "the server")
         for status, mechanism in ((Status.ABSENT, "none"), (Status.ENFORCED, "seccomp"))
     )
     *_, enforced, absent = shown(verdict(said=said)).splitlines()

@@ -44,7 +44,7 @@ from endocarp.shell.storage import FileStorage
 from endocarp.shell.vault import start_connection
 from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
-from endocarp.verifier.policy import References
+from endocarp.verifier.policy import ReferenceValues
 from endocarp.version import VERSION
 from endocarp.wire import custody, hsm, mailbox
 from endocarp.wire.admin import ProcessState, Status
@@ -244,7 +244,7 @@ def test_the_evidence_of_a_booted_server_is_believed(
     expected = references(model=MODEL, bundle=server.bundle, manifest=server.manifest, images=IMAGES, rom=ROM)
     roots = {suite: Certificate.parse(server.root[suite]) for suite in (Suite.P384, Suite.ML_DSA_87)}
     verdict = appraise(
-        octets, {MODEL: Anchor(MODEL, roots)}, References.from_json(json.dumps(expected)), NONCE, NOW
+        octets, {MODEL: Anchor(MODEL, roots)}, ReferenceValues.from_json(json.dumps(expected)), NONCE, NOW
     )
     assert failed(verdict) == set()
     assert verdict.accepted

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 from tests.simulators.device import ISSUERS, MODEL, NOW, DeviceSimulator, Plan, key
-from tests.simulators.relying import failed, unreached
+from tests.simulators.relying import anchor_pem, failed, unreached
 
 from endocarp.crypto import certs
 from endocarp.crypto.certs import Certificate, KeyUsage, Name
 from endocarp.errors import DecodeError
 from endocarp.verifier import chain
 from endocarp.verifier.chain import Anchor, Identities
-from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO, UEID
+from endocarp.verifier.extensions import MULTI_TCB_INFO, TCB_INFO, UEID
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger, Verdict
 from endocarp.wire import der, pem
@@ -95,7 +95,7 @@ def test_a_certificate_with_the_name_of_another_place_is_told_apart(place: str, 
     assert failed(verdict) == {f"{rule}.{SUITE_NAMES[suite]}" for rule in (f"chain.name.{place}", *below)}
 
 
-@pytest.mark.parametrize("place", [place for place in CHAIN_ORDER if place != "dpe_leaf"])
+@pytest.mark.parametrize("place", CHAIN_ORDER)
 def test_the_serial_number_in_a_name_is_that_of_the_key(place: str) -> None:
     device = DeviceSimulator()
     device.edits[place, Suite.P384] = lambda plan: replace(
@@ -349,8 +349,8 @@ def test_a_moment_is_written_as_certificates_do() -> None:
 
 def test_an_anchor_survives_its_file() -> None:
     anchor = DeviceSimulator().anchor()
-    assert Anchor.from_pem(MODEL, anchor.to_pem()) == anchor
-    assert Anchor.from_pem(MODEL, "about this root\n" + anchor.to_pem()) == anchor
+    assert Anchor.from_pem(MODEL, anchor_pem(anchor)) == anchor
+    assert Anchor.from_pem(MODEL, "about this root\n" + anchor_pem(anchor)) == anchor
 
 
 def test_an_anchor_file_holds_one_certificate_a_suite() -> None:

@@ -10,7 +10,7 @@ from tests.simulators.relying import failed, unreached
 from endocarp.crypto import certs
 from endocarp.verifier import measurement
 from endocarp.verifier.chain import Identities, verify_chains
-from endocarp.verifier.formats import MULTI_TCB_INFO, TCB_INFO
+from endocarp.verifier.extensions import MULTI_TCB_INFO, TCB_INFO
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger, Verdict
 from endocarp.wire import der

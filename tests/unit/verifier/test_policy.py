@@ -9,7 +9,7 @@ from tests.simulators.device import DeviceSimulator, references, sha384
 
 from endocarp.errors import DecodeError
 from endocarp.verifier import policy
-from endocarp.verifier.policy import Facts, References
+from endocarp.verifier.policy import Facts, ReferenceValues
 from endocarp.verifier.rules import RULES
 from endocarp.verifier.verdict import Finding, Outcome
 from endocarp.wire.mailbox import DeviceStatus, FwInfoReply
@@ -35,9 +35,9 @@ GOOD = Facts(
 
 
 def judge(facts: Facts) -> Mapping[str, Finding]:
-    """Return what the default policy finds: one finding a rule, the failed one where there are several."""
+    """Return what the policy finds: one finding a rule, the failed one where there are several."""
     found: dict[str, Finding] = {}
-    for rule in policy.default_policy(EXPECTED):
+    for rule in policy.policy_of(EXPECTED):
         for finding in rule.judge(facts):
             if finding.rule not in found or finding.outcome is Outcome.FAILED:
                 found[finding.rule] = finding
@@ -137,24 +137,24 @@ PLAIN: dict[str, Any] = {
 
 
 def test_references_are_read_from_the_text_of_the_builder() -> None:
-    assert References.from_json(json.dumps(PLAIN)) == EXPECTED
+    assert ReferenceValues.from_json(json.dumps(PLAIN)) == EXPECTED
 
 
 @pytest.mark.parametrize(
     ("path", "value", "where"),
     [
-        (["model"], 1, "References.model"),
-        (["model"], None, "References.model"),
-        (["bundle"], [], "References.bundle"),
-        (["images"], "box", "References.images"),
-        (["bundle", "svn"], "5", "References.svn"),
-        (["bundle", "svn"], True, "References.svn"),
-        (["bundle", "fmc_digest"], "00", "References.fmc_digest"),
-        (["bundle", "fmc_digest"], "x" * 96, "References.fmc_digest"),
-        (["bundle", "vendor_pk_hash"], 0, "References.vendor_pk_hash"),
-        (["rom_digest"], "00" * 48, "References.rom_digest"),
-        (["manifest_digest"], "00" * 32, "References.manifest_digest"),
-        (["images", "vault"], None, "References.vault"),
+        (["model"], 1, "ReferenceValues.model"),
+        (["model"], None, "ReferenceValues.model"),
+        (["bundle"], [], "ReferenceValues.bundle"),
+        (["images"], "box", "ReferenceValues.images"),
+        (["bundle", "svn"], "5", "ReferenceValues.svn"),
+        (["bundle", "svn"], True, "ReferenceValues.svn"),
+        (["bundle", "fmc_digest"], "00", "ReferenceValues.fmc_digest"),
+        (["bundle", "fmc_digest"], "x" * 96, "ReferenceValues.fmc_digest"),
+        (["bundle", "vendor_pk_hash"], 0, "ReferenceValues.vendor_pk_hash"),
+        (["rom_digest"], "00" * 48, "ReferenceValues.rom_digest"),
+        (["manifest_digest"], "00" * 32, "ReferenceValues.manifest_digest"),
+        (["images", "vault"], None, "ReferenceValues.vault"),
     ],
 )
 def test_damaged_references_are_refused_by_the_name_of_the_entry(
@@ -166,11 +166,11 @@ def test_damaged_references_are_refused_by_the_name_of_the_entry(
         inner = inner[name]
     inner[path[-1]] = value
     with pytest.raises(DecodeError) as refused:
-        References.from_json(json.dumps(plain))
+        ReferenceValues.from_json(json.dumps(plain))
     assert refused.value.where == where
 
 
 @pytest.mark.parametrize("text", ["", "[]", "1", "{", '"x"', "[" * 60000, " " * 70000])
 def test_text_that_holds_no_references_is_refused(text: str) -> None:
-    with pytest.raises(DecodeError, match="References"):
-        References.from_json(text)
+    with pytest.raises(DecodeError, match="ReferenceValues"):
+        ReferenceValues.from_json(text)

@@ -9,10 +9,10 @@ from tests.simulators.relying import failed, unreached
 from endocarp.crypto import certs
 from endocarp.crypto.certs import Name
 from endocarp.verifier.chain import verify_chains
-from endocarp.verifier.formats import TCB_INFO
+from endocarp.verifier.extensions import TCB_INFO
 from endocarp.verifier.report import verify_reports
 from endocarp.verifier.rules import SUITE_NAMES
-from endocarp.verifier.verdict import Ledger, Verdict
+from endocarp.verifier.verdict import Ledger, Outcome, Verdict
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import EVIDENCE_TYPE, SUITES, Evidence, PartitionEvidence, PartitionReport
 from endocarp.wire.suites import Suite
@@ -145,7 +145,12 @@ def test_the_identity_is_certified_by_the_rt_alias_of_this_evidence(suite: Suite
 def test_a_report_by_another_key_than_the_certified_one_is_refused(suite: Suite) -> None:
     device, name = DeviceSimulator(), SUITE_NAMES[suite]
     device.edits["partition", suite] = lambda plan: replace(plan, public=key("stranger", suite).public)
-    assert failed(examine(device)[1]) == {f"report.key.{name}", f"report.signature.{name}"}
+    # The subject's serial number is a digest of the key, so the name shows it too.
+    assert failed(examine(device)[1]) == {
+        f"report.key.{name}",
+        f"report.signature.{name}",
+        f"chain.name.partition.{name}",
+    }
 
 
 def test_the_leaf_that_signs_evidence_is_no_partition() -> None:
@@ -182,6 +187,23 @@ def test_without_the_rt_alias_the_link_to_it_stays_unreached() -> None:
     _, verdict = examine_evidence(device, replace(device.evidence(), chains=chains))
     assert failed(verdict) == set()
     assert "chain.signature.partition.ecc384" in missed(verdict)
+
+
+def test_what_holds_for_one_partition_is_not_reached_for_another() -> None:
+    device = DeviceSimulator()
+    other = device.partition(replace(device.report(), partition_id=1))
+    bare = replace(other, certificates={**other.certificates, Suite.P384: b"x"})
+    _, verdict = examine(device, device.partition(), bare)
+    missing = {one.rule for one in verdict.findings if one.outcome is Outcome.UNREACHED and one.subject}
+    assert {
+        one.subject for one in verdict.findings if one.rule in missing if one.outcome is Outcome.UNREACHED
+    } == {"partition 1"}
+    assert {
+        "report.identity.ecc384",
+        "report.signature.ecc384",
+        "chain.signature.partition.ecc384",
+    } <= missing
+    assert "report.identity.ml_dsa_87" not in missing
 
 
 def test_each_of_several_partitions_is_looked_at() -> None:

@@ -7,11 +7,11 @@ from tests.simulators.device import NOW, DeviceSimulator
 
 from endocarp.verifier.chain import verify_chains
 from endocarp.verifier.statements import SERVER, VERIFIER, statements
-from endocarp.verifier.verdict import Ledger, Said
+from endocarp.verifier.verdict import Claim, Ledger
 from endocarp.wire.evidence import Evidence, Statement, Status
 
 
-def say(device: DeviceSimulator, evidence: Evidence) -> list[Said]:
+def say(device: DeviceSimulator, evidence: Evidence) -> list[Claim]:
     identities = verify_chains(Ledger(), evidence.chains, {device.model: device.anchor()}, NOW)
     return list(statements(evidence, identities, [device.report()]))
 
@@ -38,7 +38,7 @@ def test_what_the_server_says_is_passed_on_as_its_word() -> None:
     own = Statement("doors", "locks", Status.ENFORCED, "steel")
     said = say(device, replace(device.evidence(), statements=(own,)))
     assert [one for one in said if one.by == SERVER] == [
-        Said("doors", "locks", Status.ENFORCED, "steel", SERVER)
+        Claim("doors", "locks", Status.ENFORCED, "steel", SERVER)
     ]
 
 

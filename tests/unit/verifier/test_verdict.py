@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from endocarp.errors import VerificationError
+from endocarp.errors import UsageError, VerificationError
 from endocarp.verifier.rules import RULES, SECTIONS
-from endocarp.verifier.verdict import Finding, Ledger, Outcome, Said
+from endocarp.verifier.verdict import Claim, Finding, Ledger, Outcome
 from endocarp.wire.evidence import Status
 
 
@@ -81,13 +81,13 @@ def test_a_rule_that_held_for_one_and_failed_for_another_has_failed() -> None:
 
 
 def test_a_comparison_never_holds_without_its_reference() -> None:
-    with pytest.raises(ValueError, match="named"):
+    with pytest.raises(UsageError, match="without a reference"):
         Ledger().check("image.fmc.reference", good=True, held="fine", failed="")
     assert not Ledger().check("image.fmc.reference", good=False, held="", failed="another")
 
 
 def test_a_rule_must_be_a_known_one() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(UsageError, match="no rule made"):
         Ledger().note(Finding("made.up", Outcome.FAILED, "no"))
 
 
@@ -102,7 +102,7 @@ def test_a_verdict_becomes_json() -> None:
     ledger = full_ledger(but=("log.pcr0",))
     ledger.fail("log.pcr0", "wrong", subject="here")
     ledger.context["anchor"] = "MODEL-test"
-    ledger.say([Said("keys", "memfd", Status.MODELLED, "somehow", "server")])
+    ledger.claim([Claim("keys", "memfd", Status.MODELLED, "somehow", "server")])
     plain = json.loads(ledger.verdict().to_json())
     assert plain["verdict"] == "REFUSED"
     assert plain["context"] == {"anchor": "MODEL-test"}

@@ -12,7 +12,7 @@ from endocarp.wire.evidence import (
     CHAIN_ORDER,
     LIMIT,
     Chain,
-    Claim,
+    ClaimKey,
     Component,
     Evidence,
     PartitionEvidence,
@@ -70,7 +70,7 @@ def test_the_certificates_of_a_chain_are_named_from_the_root_side() -> None:
     assert CHAIN_ORDER == ("idevid", "ldevid", "fmc_alias", "rt_alias", "dpe_leaf")
 
 
-def _changed(payload: bytes, claim: Claim, value: Any) -> bytes:
+def _changed(payload: bytes, claim: ClaimKey, value: Any) -> bytes:
     claims = cbor2.loads(payload)
     claims[int(claim)] = value
     return cbor.encode(claims)
@@ -79,40 +79,40 @@ def _changed(payload: bytes, claim: Claim, value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("claim", "value", "where"),
     [
-        (Claim.NONCE, bytes(31), "Evidence.nonce"),
-        (Claim.NONCE, "text", "Evidence.nonce"),
-        (Claim.EAT_PROFILE, "urn:other", "Evidence.eat_profile"),
-        (Claim.RT_ALIAS_KEY_ID, bytes(32), "Evidence.rt_alias_key_id"),
-        (Claim.CHAINS, [], "Evidence.chains"),
-        (Claim.CHAINS, {1: []}, "Evidence.chains"),
-        (Claim.CHAINS, {2: [], 7: [], 1: []}, "Evidence.chains"),
-        (Claim.CHAINS, {2: [b"1", b"2", b"3", b"4"]}, "Chain"),
-        (Claim.CHAINS, {2: [b"1", b"2", b"", b"4", b"5"]}, "Chain.fmc_alias"),
-        (Claim.CHAINS, {2: [b"1", b"2", b"3", b"4", bytes((16 << 10) + 1)]}, "Chain.dpe_leaf"),
-        (Claim.QUOTES, {2: bytes((16 << 10) + 1)}, "Evidence.quotes"),
-        (Claim.QUOTES, {2.0: b"quote"}, "Evidence.quotes"),
-        (Claim.FW_INFO, None, "Evidence.fw_info"),
-        (Claim.PCR_LOG, bytes((16 << 10) + 1), "Evidence.pcr_log"),
-        (Claim.STASH_LOG, [[1, "box", bytes(48)]], "StashEntry"),
-        (Claim.STASH_LOG, [[2**32, "box", bytes(48), 1]], "StashEntry.fw_id"),
-        (Claim.STASH_LOG, [[1, "box\n", bytes(48), 1]], "StashEntry.name"),
-        (Claim.STASH_LOG, [[1, "box", bytes(47), 1]], "StashEntry.digest"),
-        (Claim.STASH_LOG, [[1, "box", bytes(48), -1]], "StashEntry.svn"),
-        (Claim.STASH_LOG, [[1, "box", bytes(48), 1]] * 65, "Evidence.stash_log"),
-        (Claim.PARTITIONS, [[b"cose"]], "PartitionEvidence"),
-        (Claim.PARTITIONS, [[b"", {}]], "PartitionEvidence.report"),
-        (Claim.PARTITIONS, [[b"cose", {2: 3}]], "PartitionEvidence.certificates"),
-        (Claim.INVENTORY, [["cbor2", b""]], "Component.digest"),
-        (Claim.INVENTORY, [[1, bytes(48)]], "Component.name"),
-        (Claim.STATEMENTS, [["keys", "none", 5, ""]], "Statement.status"),
-        (Claim.STATEMENTS, [["keys", "none", 0, ""]], "Statement.status"),
-        (Claim.STATEMENTS, [["keys", "none", 1, "x" * 8193]], "Statement.detail"),
-        (Claim.STATEMENTS, [[b"keys", "none", 1, ""]], "Statement.subject"),
-        (Claim.STATEMENTS, [["keys", None, 1, ""]], "Statement.mechanism"),
-        (Claim.PARTITION_ID, 0, "Evidence"),
+        (ClaimKey.NONCE, bytes(31), "Evidence.nonce"),
+        (ClaimKey.NONCE, "text", "Evidence.nonce"),
+        (ClaimKey.EAT_PROFILE, "urn:other", "Evidence.eat_profile"),
+        (ClaimKey.RT_ALIAS_KEY_ID, bytes(32), "Evidence.rt_alias_key_id"),
+        (ClaimKey.CHAINS, [], "Evidence.chains"),
+        (ClaimKey.CHAINS, {1: []}, "Evidence.chains"),
+        (ClaimKey.CHAINS, {2: [], 7: [], 1: []}, "Evidence.chains"),
+        (ClaimKey.CHAINS, {2: [b"1", b"2", b"3", b"4"]}, "Chain"),
+        (ClaimKey.CHAINS, {2: [b"1", b"2", b"", b"4", b"5"]}, "Chain.fmc_alias"),
+        (ClaimKey.CHAINS, {2: [b"1", b"2", b"3", b"4", bytes((16 << 10) + 1)]}, "Chain.dpe_leaf"),
+        (ClaimKey.QUOTES, {2: bytes((16 << 10) + 1)}, "Evidence.quotes"),
+        (ClaimKey.QUOTES, {2.0: b"quote"}, "Evidence.quotes"),
+        (ClaimKey.FW_INFO, None, "Evidence.fw_info"),
+        (ClaimKey.PCR_LOG, bytes((16 << 10) + 1), "Evidence.pcr_log"),
+        (ClaimKey.STASH_LOG, [[1, "box", bytes(48)]], "StashEntry"),
+        (ClaimKey.STASH_LOG, [[2**32, "box", bytes(48), 1]], "StashEntry.fw_id"),
+        (ClaimKey.STASH_LOG, [[1, "box\n", bytes(48), 1]], "StashEntry.name"),
+        (ClaimKey.STASH_LOG, [[1, "box", bytes(47), 1]], "StashEntry.digest"),
+        (ClaimKey.STASH_LOG, [[1, "box", bytes(48), -1]], "StashEntry.svn"),
+        (ClaimKey.STASH_LOG, [[1, "box", bytes(48), 1]] * 65, "Evidence.stash_log"),
+        (ClaimKey.PARTITIONS, [[b"cose"]], "PartitionEvidence"),
+        (ClaimKey.PARTITIONS, [[b"", {}]], "PartitionEvidence.report"),
+        (ClaimKey.PARTITIONS, [[b"cose", {2: 3}]], "PartitionEvidence.certificates"),
+        (ClaimKey.INVENTORY, [["cbor2", b""]], "Component.digest"),
+        (ClaimKey.INVENTORY, [[1, bytes(48)]], "Component.name"),
+        (ClaimKey.STATEMENTS, [["keys", "none", 5, ""]], "Statement.status"),
+        (ClaimKey.STATEMENTS, [["keys", "none", 0, ""]], "Statement.status"),
+        (ClaimKey.STATEMENTS, [["keys", "none", 1, "x" * 8193]], "Statement.detail"),
+        (ClaimKey.STATEMENTS, [[b"keys", "none", 1, ""]], "Statement.subject"),
+        (ClaimKey.STATEMENTS, [["keys", None, 1, ""]], "Statement.mechanism"),
+        (ClaimKey.PARTITION_ID, 0, "Evidence"),
     ],
 )
-def test_a_wrong_claim_is_refused_by_its_name(claim: Claim, value: Any, where: str) -> None:
+def test_a_wrong_claim_is_refused_by_its_name(claim: ClaimKey, value: Any, where: str) -> None:
     with pytest.raises(DecodeError) as refused:
         Evidence.decode(_changed(EVIDENCE.encode(), claim, value))
     assert refused.value.where == where
@@ -121,22 +121,22 @@ def test_a_wrong_claim_is_refused_by_its_name(claim: Claim, value: Any, where: s
 @pytest.mark.parametrize(
     ("claim", "value", "where"),
     [
-        (Claim.NONCE, bytes(33), "PartitionReport.nonce"),
-        (Claim.EAT_PROFILE, "urn:endocarp:evidence:1", "PartitionReport.eat_profile"),
-        (Claim.RT_ALIAS_KEY_ID, bytes(19), "PartitionReport.rt_alias_key_id"),
-        (Claim.PARTITION_ID, -1, "PartitionReport.partition_id"),
-        (Claim.IMAGE_DIGEST, bytes(32), "PartitionReport.image_digest"),
-        (Claim.MEMORY_MODE, 1, "PartitionReport.memory_mode"),
-        (Claim.SANDBOX, {1: "x"}, "PartitionReport.sandbox"),
-        (Claim.SANDBOX, {"x": 1}, "PartitionReport.sandbox"),
-        (Claim.SANDBOX, {str(n): "" for n in range(65)}, "PartitionReport.sandbox"),
-        (Claim.GENERATION, 2**64, "PartitionReport"),
-        (Claim.GENERATION, -1, "PartitionReport.generation"),
-        (Claim.OBJECT_COUNT, "many", "PartitionReport.object_count"),
-        (Claim.CHAINS, {}, "PartitionReport"),
+        (ClaimKey.NONCE, bytes(33), "PartitionReport.nonce"),
+        (ClaimKey.EAT_PROFILE, "urn:endocarp:evidence:1", "PartitionReport.eat_profile"),
+        (ClaimKey.RT_ALIAS_KEY_ID, bytes(19), "PartitionReport.rt_alias_key_id"),
+        (ClaimKey.PARTITION_ID, -1, "PartitionReport.partition_id"),
+        (ClaimKey.IMAGE_DIGEST, bytes(32), "PartitionReport.image_digest"),
+        (ClaimKey.MEMORY_MODE, 1, "PartitionReport.memory_mode"),
+        (ClaimKey.SANDBOX, {1: "x"}, "PartitionReport.sandbox"),
+        (ClaimKey.SANDBOX, {"x": 1}, "PartitionReport.sandbox"),
+        (ClaimKey.SANDBOX, {str(n): "" for n in range(65)}, "PartitionReport.sandbox"),
+        (ClaimKey.GENERATION, 2**64, "PartitionReport"),
+        (ClaimKey.GENERATION, -1, "PartitionReport.generation"),
+        (ClaimKey.OBJECT_COUNT, "many", "PartitionReport.object_count"),
+        (ClaimKey.CHAINS, {}, "PartitionReport"),
     ],
 )
-def test_a_wrong_claim_of_a_report_is_refused_by_its_name(claim: Claim, value: Any, where: str) -> None:
+def test_a_wrong_claim_of_a_report_is_refused_by_its_name(claim: ClaimKey, value: Any, where: str) -> None:
     with pytest.raises(DecodeError) as refused:
         PartitionReport.decode(_changed(REPORT.encode(), claim, value))
     assert refused.value.where == where
@@ -155,7 +155,7 @@ def test_what_nobody_could_read_is_never_encoded() -> None:
 
 def test_a_claim_may_not_be_missing() -> None:
     claims = cbor2.loads(EVIDENCE.encode())
-    del claims[int(Claim.STATEMENTS)]
+    del claims[int(ClaimKey.STATEMENTS)]
     with pytest.raises(DecodeError, match="Evidence: a claim is missing"):
         Evidence.decode(cbor.encode(claims))
 

@@ -19,10 +19,19 @@ from endocarp.version import VERSION
 EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _AsTheyAreUsed(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_AsTheyAreUsed, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(VERSION, prog_name="endocarp")
 def endocarp() -> None:
-    """A server's own root of trust and HSM."""
+    """A server's own root of trust and HSM.
+
+    Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 nobody answered."""
 
 
 for command in (up, status, evidence, verify, rot):

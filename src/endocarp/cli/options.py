@@ -10,13 +10,13 @@ state = click.option(
     "--state",
     type=_DIRECTORY,
     metavar="DIR",
-    help="State directory of the server.  [default: below the XDG state home]",
+    help="State directory of the server.  [default: ~/.local/state/endocarp]",
 )
 config = click.option(
     "--config",
     type=_DIRECTORY,
     metavar="DIR",
-    help="Keys, anchors, references and challenges.  [default: below the XDG config home]",
+    help="Keys, anchors, references and challenges.  [default: ~/.config/endocarp]",
 )
 nonce = click.option("--nonce", metavar="HEX", help="A challenge of 32 octets that somebody else keeps.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -18,7 +18,9 @@ def rot() -> None:
 @options.state
 @options.config
 def manufacture(state: Path | None, config: Path | None) -> None:
-    """Make the device of a new server: random secrets, and certificates by the provisioning authority."""
+    """Make the device of a new server.
+
+    Random secrets, and certificates of its identity by the provisioning authority."""
     from endocarp.shell.workshop import Workshop
 
     Workshop(directories.state(state), directories.config(config), Account(stderr=True).step).manufacture()
@@ -28,7 +30,9 @@ def manufacture(state: Path | None, config: Path | None) -> None:
 @options.state
 @options.config
 def build(state: Path | None, config: Path | None) -> None:
-    """Build all images from the installed code, sign them, and note their digests for the relying party."""
+    """Build and sign all images from the installed code.
+
+    Their digests are noted for the relying party."""
     from endocarp.shell.workshop import Workshop
 
     Workshop(directories.state(state), directories.config(config), Account(stderr=True).step).build()

@@ -1,5 +1,6 @@
 """How a server stands, on one screen for people, and in one object for programs."""
 
+import re
 from typing import Any
 
 from rich.console import Group
@@ -7,8 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from endocarp.shell.memory import MemoryMode
-from endocarp.wire.admin import ProcessStatus, Status
+from endocarp.wire.admin import ProcessState, ProcessStatus, Status
 from endocarp.wire.control import SandboxReport
+
+_DIGEST = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{24,}\b")
 
 
 def for_programs(found: Status) -> dict[str, Any]:
@@ -57,26 +60,38 @@ def _sandbox_for_programs(report: SandboxReport) -> dict[str, Any]:
 
 
 def for_people(found: Status) -> Group:
-    """Return what to print on a terminal."""
+    """Return what to print on a terminal; digests are cut to what an eye compares."""
     head = Text.assemble(
         ("endocarp ", "bold"), found.version, "  ", (found.model, "bold"), f"  boots: {found.boots}\n",
         (found.state_directory, "dim"),
     )  # fmt: skip
-    return Group(head, "", _processes(found), _partitions(found), _measurements(found), _caveat())
+    parts = (_processes, _sandboxes, _partitions, _measurements)
+    return Group(head, "", *(piece for part in parts for piece in (part(found), "")), _caveat())
+
+
+def shortened(text: str) -> str:
+    """Return text with its digests cut to what an eye compares; `--json` has them whole."""
+    return _DIGEST.sub(lambda found: f"{found[1]}…", text)
 
 
 def _processes(found: Status) -> Table:
-    table = _table("process", "pid", "up", "memory", "restarts", "sandbox", "secrets in")
+    table = _table("process", "pid", "up", "memory", "restarts", "secrets in")
     for one in found.processes:
         table.add_row(
             one.name,
             str(one.pid),
-            _duration(one.uptime),
+            _duration(one.uptime) if one.state is ProcessState.SERVING else one.state.name.lower(),
             f"{one.resident / 1024:.0f} MiB",
             str(one.restarts),
-            _sandbox(one),
             memory_name(one.sandbox.memory) if one.name not in ("box", "front") else "holds none",
         )
+    return table
+
+
+def _sandboxes(found: Status) -> Table:
+    table = _table("sandbox", "what it got")
+    for one in found.processes:
+        table.add_row(one.name, _sandbox(one))
     return table
 
 
@@ -89,7 +104,8 @@ def _sandbox(one: ProcessStatus) -> Text:
         _held(landlock, landlock, held=report.landlock_abi > 0),
         _held("seccomp", "no seccomp", held=report.seccomp > 0),
     ]
-    return Text(", ").join(words)
+    notes = "; ".join(note.text for note in report.notes)
+    return Text(", ").join(words).append(f" ({notes})" if notes else "", "dim")
 
 
 def _held(good: str, bad: str, *, held: bool) -> Text:
@@ -107,13 +123,13 @@ def _partitions(found: Status) -> Table:
 def _measurements(found: Status) -> Table:
     table = _table("measured", "SHA-384")
     for one in found.measurements:
-        table.add_row(one.name, one.digest.hex())
+        table.add_row(one.name, shortened(one.digest.hex()))
     return table
 
 
 def _caveat() -> Text:
     return Text(
-        "Keys at rest and between uses lie in the memory named above; a key that the crypto library has parsed\n"
+        "Keys at rest and between uses lie in the memory named above; a key that the crypto library has parsed "
         "lives in its ordinary heap and cannot be wiped from Python.",
         style="dim",
     )

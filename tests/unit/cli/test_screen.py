@@ -6,18 +6,20 @@ import pytest
 from rich.console import Console
 from tests.simulators.box import STATUS
 
-from endocarp.cli.screen import _duration, for_people, for_programs, memory_name
+from endocarp.cli.screen import _duration, for_people, for_programs, memory_name, shortened
 
 
-def screen() -> str:
-    console = Console(width=200, highlight=False, markup=False, emoji=False)
+def screen(width: int = 200) -> str:
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(for_people(STATUS))
     return captured.get()
 
 
-def line_of(name: str) -> str:
-    return next(line for line in screen().splitlines() if line.startswith(name))
+def lines_of(name: str) -> tuple[str, str]:
+    """Return the line of a process, and that of its sandbox."""
+    process, sandbox = (line.rstrip() for line in screen().splitlines() if line.startswith(f"{name}  "))
+    return process, sandbox
 
 
 def test_programs_get_numbers_and_whole_digests() -> None:
@@ -53,19 +55,24 @@ def test_programs_get_numbers_and_whole_digests() -> None:
 
 def test_people_get_everything_on_one_screen() -> None:
     shown = screen()
-    for text in ("MODEL-test", "boots: 2", "/srv/[x]/endocarp", "/srv/[x]/native.sock", "ab" * 48):
+    for text in ("MODEL-test", "boots: 2", "/srv/[x]/endocarp", "/srv/[x]/native.sock", f"{'ab' * 8}…"):
         assert text in shown
     assert "cannot be wiped from Python" in shown
+    assert max(map(len, screen(width=60).splitlines())) <= 60
 
 
 def test_a_process_stands_on_a_line_with_what_it_has_and_what_it_lacks() -> None:
-    box, vault = line_of("box").split(), line_of("vault-0").split()
-    assert box[1:5] == ["41", "1:02:05", "20", "MiB"]
-    assert "no new privileges, no ptrace, no landlock, no seccomp" in line_of("box")
-    assert line_of("box").endswith("holds none")
-    assert vault[1:7] == ["42", "1", "s", "30", "MiB", "3"]
-    assert " new privileges, ptrace, landlock 7, seccomp" in line_of("vault-0")
-    assert line_of("vault-0").rstrip().endswith("secret")
+    box, sandbox_of_box = lines_of("box")
+    assert box.split()[1:5] == ["41", "1:02:05", "20", "MiB"]
+    assert sandbox_of_box.endswith("no new privileges, no ptrace, no landlock, no seccomp")
+    assert box.endswith("holds none")
+    vault, sandbox_of_vault = lines_of("vault-0")
+    assert vault.split()[1:] == ["42", "starting", "30", "MiB", "3", "secret"]
+    assert sandbox_of_vault.endswith(" new privileges, ptrace, landlock 7, seccomp (no [bold] step)")
+
+
+def test_a_digest_is_cut_to_what_an_eye_compares() -> None:
+    assert shortened(f"is {'0123456789abcdef' * 6}, not abc") == "is 0123456789abcdef…, not abc"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A verdict as people see it."""
 
+import re
+
 from rich.console import Console
 from tests.simulators.device import DeviceSimulator
 from tests.simulators.relying import judge
@@ -24,7 +26,9 @@ def verdict(*findings: Finding, said: tuple[Claim, ...] = ()) -> Verdict:
 
 def test_evidence_that_held_is_verified_and_says_what_it_rests_on() -> None:
     found = shown(judge(DeviceSimulator().issue()))
-    assert found.splitlines()[0] == "VERIFIED"
+    first, *_, last = found.splitlines()
+    assert first == "VERIFIED"
+    assert re.fullmatch(r"VERIFIED: all \d\d\d rules held", last)
     assert "✗" not in found
     # Reference values are named even where all of them held; which quote they stand in is told on request.
     assert "image.fmc.reference" in found
@@ -34,8 +38,15 @@ def test_evidence_that_held_is_verified_and_says_what_it_rests_on() -> None:
 
 def test_evidence_that_did_not_hold_is_refused_with_the_rules_that_failed() -> None:
     found = shown(judge(DeviceSimulator(fmc_digest=bytes(48)).issue()))
-    assert found.splitlines()[0] == "REFUSED"
+    first, *_, last, advice = found.splitlines()
+    assert (first, last) == ("REFUSED", "REFUSED: image.fmc.reference")
+    assert advice == "advice: do not rely on this server until each failure is explained"
     assert "✗ image.fmc.reference" in found
+
+
+def test_of_many_rules_that_failed_the_last_line_names_the_first() -> None:
+    failed = [Finding(f"log.pcr{number}", Outcome.FAILED, "differs") for number in (0, 0, 1, 2, 3, 31)]
+    assert "\nREFUSED: log.pcr0, log.pcr1, log.pcr2 and 2 more\n" in shown(verdict(*failed))
 
 
 def test_a_finding_stands_with_subject_reason_and_reference() -> None:
@@ -64,11 +75,25 @@ def test_a_digest_is_cut_to_what_an_eye_compares_and_text_is_shown_as_it_is() ->
     assert "nonce: ab:tada:" in found
 
 
+def statements(*made: Claim) -> list[list[str]]:
+    """Return the lines of the statements, word by word."""
+    lines = [line.split() for line in shown(verdict(said=made)).splitlines()]
+    return lines[lines.index("What protects this server, and how far".split()) + 1 : -2]
+
+
 def test_statements_stand_from_what_is_enforced_to_what_is_absent() -> None:
-    said = tuple(
-        Claim("processes", mechanism, status, "detail", "the server")
-        for status, mechanism in ((Status.ABSENT, "none"), (Status.ENFORCED, "seccomp"))
+    enforced, absent = statements(
+        Claim("processes", "none", Status.ABSENT, "detail", "the server"),
+        Claim("processes", "seccomp", Status.ENFORCED, "detail", "the server"),
     )
-    *_, enforced, absent = shown(verdict(said=said)).splitlines()
-    assert enforced.split() == "enforced processes, seccomp: detail (the server)".split()
-    assert absent.split() == "absent processes: detail (the server)".split()
+    assert enforced == "enforced processes: seccomp: detail (the server)".split()
+    assert absent == "absent processes: detail (the server)".split()
+
+
+def test_what_is_said_of_several_is_said_once() -> None:
+    same = [Claim(name, "seccomp", Status.ENFORCED, "detail", "server") for name in ("rot", "front")]
+    other = Claim("vault", "seccomp", Status.ENFORCED, "another detail", "server")
+    assert statements(same[0], other, same[1]) == [
+        "enforced rot, front: seccomp: detail (server)".split(),
+        "enforced vault: seccomp: another detail (server)".split(),
+    ]

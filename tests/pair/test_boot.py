@@ -30,7 +30,7 @@ from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError
 from endocarp.rot import dice, kv
-from endocarp.rot.bundle import SigningKeys, build_bundle, public_key_hashes
+from endocarp.rot.builder import SigningKeys, build_bundle, public_key_hashes
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.profile import CALIPTRA_2_1_2

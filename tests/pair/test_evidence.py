@@ -22,7 +22,7 @@ from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.hsm.partition import Identity
 from endocarp.hsm.report import Surroundings, make_report
-from endocarp.rot.bundle import references
+from endocarp.rot.builder import references
 from endocarp.verifier.appraise import appraise
 from endocarp.verifier.chain import Anchor
 from endocarp.verifier.policy import ReferenceValues

@@ -12,7 +12,7 @@ from endocarp.core import HandOver
 from endocarp.crypto import keys
 from endocarp.crypto.digest import sha384
 from endocarp.rot import dice, kv
-from endocarp.rot.bundle import SigningKeys, build_bundle, build_manifest, public_key_hashes
+from endocarp.rot.builder import SigningKeys, build_bundle, build_manifest, public_key_hashes
 from endocarp.rot.custody import CustodyConnection
 from endocarp.rot.dispatch import Responder
 from endocarp.rot.fmc import run_fmc

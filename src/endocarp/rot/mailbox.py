@@ -2,8 +2,8 @@
 
 from endocarp.core import Close, Event
 from endocarp.errors import EndocarpError, PeerError
-from endocarp.rot.checks import ImageRefused, ManifestRefused
 from endocarp.rot.dispatch import Call, Responder, name_of
+from endocarp.rot.refusals import CheckRefused
 from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, MailboxError, frame
 
 FRAME_TIME = 30.0
@@ -88,7 +88,7 @@ class MailboxConnection:
 def number_of(error: EndocarpError) -> int:
     """Return the number that the mailbox answers for an error."""
     match error:
-        case PeerError() | ImageRefused() | ManifestRefused():
+        case PeerError() | CheckRefused():
             return error.number
         case _:
             return MailboxError.RUNTIME_INTERNAL

@@ -10,8 +10,9 @@ from types import MappingProxyType
 
 from endocarp.crypto.digest import Buffer, equal, sha384
 from endocarp.errors import DecodeError
-from endocarp.rot.checks import ManifestCheck, ManifestRefused
-from endocarp.rot.image import ecc_signed, key_pair, mldsa_signed
+from endocarp.rot.bundle import ecc_signed, key_pair, mldsa_signed
+from endocarp.rot.refusals import ManifestRefused
+from endocarp.wire.checks import ManifestCheck
 from endocarp.wire.handoff import PublicKeyPair
 from endocarp.wire.image import ImageSignatures
 from endocarp.wire.mailbox import AuthResult

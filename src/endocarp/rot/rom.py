@@ -11,10 +11,10 @@ from endocarp.crypto.secret import Secret
 from endocarp.errors import EndocarpError, PeerError
 from endocarp.rot import dice, kv, tcb
 from endocarp.rot.boot import Boot, Event, Stage
+from endocarp.rot.bundle import VerifiedImage, verify_bundle
 from endocarp.rot.dice import Cdi, KeyPair, Validity
 from endocarp.rot.dispatch import Call, Faults, Registry
 from endocarp.rot.fuses import Device, Fuses
-from endocarp.rot.image import VerifiedImage, verify_bundle
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.pcr import ROM_CURRENT, ROM_JOURNEY, STASH, PcrBank
 from endocarp.rot.profile import CALIPTRA_2_1_2, Profile

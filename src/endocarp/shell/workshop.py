@@ -15,7 +15,7 @@ from endocarp.box.plan import FIRMWARE
 from endocarp.crypto import keys
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, UsageError
-from endocarp.rot.bundle import (
+from endocarp.rot.builder import (
     KEY_NAMES,
     SigningKeys,
     build_bundle,

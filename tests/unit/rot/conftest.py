@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from endocarp.rot import kv
-from endocarp.rot.bundle import SigningKeys, build_bundle, public_key_hashes
+from endocarp.rot.builder import SigningKeys, build_bundle, public_key_hashes
 from endocarp.rot.dispatch import Call
 from endocarp.rot.fmc import run_fmc
 from endocarp.rot.fuses import Device, manufacture

@@ -1,334 +1,509 @@
-"""The builder, against an independent reading of what it builds."""
+"""The image verifier: every rule is broken once, in a bundle that is otherwise signed and right."""
 
-import base64
 import dataclasses
-import hashlib
-import json
-import struct
-from pathlib import Path
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from endocarp.crypto.digest import sha384
-from endocarp.crypto.secret import Secret
-from endocarp.errors import DecodeError, UsageError
-from endocarp.rot import bundle as builder
-from endocarp.rot.bundle import SigningKeys, build_bundle, build_manifest, public_key_hashes, references
+from endocarp.rot.builder import SigningKeys, build_bundle, public_key_hashes
+from endocarp.rot.bundle import VerifiedImage, verify_bundle
+from endocarp.rot.fuses import NO_HASH, Fuses, Lifecycle, svn_bitmap
 from endocarp.rot.profile import CALIPTRA_2_1_2 as PROFILE
-from endocarp.wire.image import (
-    MANIFEST_SIZE,
-    ImageEccKeyDescriptor,
-    ImageEccPubKey,
-    ImageManifest,
-    ImagePqcKeyDescriptor,
-    ImagePubKeys,
-    ImageVendorPubKeyInfo,
-    PqcKeyType,
-    SignedData,
-)
-from endocarp.wire.manifest import AuthorizationManifest, FirmwareId
+from endocarp.rot.refusals import ImageRefused
+from endocarp.wire.checks import Check, ManifestCheck
+from endocarp.wire.image import MANIFEST_SIZE, ImageManifest, ImageTocEntry
 
-FAKE_KEYS = Path("../shared/vectors/caliptra/fake-keys")
+FMC, RUNTIME = b"first mutable code" * 4, b"runtime" * 101
 KEYS = SigningKeys.generate()
-FMC, RUNTIME = b"fmc" * 33, b"runtime" * 50
-BUNDLE = build_bundle(FMC, RUNTIME, KEYS, svn=3)
-IMAGES = {FirmwareId.VAULT: b"vault", FirmwareId.BOX: b"box"}
+BUNDLE = build_bundle(FMC, RUNTIME, KEYS, svn=7)
+MANIFEST = ImageManifest.decode(BUNDLE[:MANIFEST_SIZE])
+IMAGES = BUNDLE[MANIFEST_SIZE:]
+END = MANIFEST_SIZE + len(FMC + RUNTIME)
+VENDOR_HASH, OWNER_HASH = public_key_hashes(KEYS)
+ICCM = PROFILE.iccm
+
+Path = tuple[str, ...]
+Changes = Mapping[Path, object]
+
+ECC_DESCRIPTOR = ("preamble", "vendor_pub_key_info", "ecc_key_descriptor")
+PQC_DESCRIPTOR = ("preamble", "vendor_pub_key_info", "pqc_key_descriptor")
+VENDOR_KEY = ("preamble", "vendor_ecc_active_pub_key")
+OWNER_KEY = ("preamble", "owner_pub_keys", "ecc_pub_key")
+VENDOR_SIGS = ("preamble", "vendor_sigs")
+OWNER_SIGS = ("preamble", "owner_sigs")
 
 
-def turned(octets: bytes) -> bytes:
-    """Turn each word round, as Caliptra stores digests and coordinates."""
-    return b"".join(octets[at : at + 4][::-1] for at in range(0, len(octets), 4))
+def fuses(**changes: Any) -> Fuses:
+    values: dict[str, Any] = {
+        "uds_seed": bytes(64),
+        "field_entropy": bytes(32),
+        "hek_seed": bytes(32),
+        "vendor_pk_hash": VENDOR_HASH,
+        "owner_pk_hash": OWNER_HASH,
+    }
+    return Fuses(**(values | changes))
 
 
-def ecdsa_key(octets: bytes) -> ec.EllipticCurvePublicKey:
-    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), b"\4" + turned(octets))
+def replaced(value: Any, path: Path, new: object) -> Any:
+    name, *rest = path
+    inner = replaced(getattr(value, name), tuple(rest), new) if rest else new
+    return dataclasses.replace(value, **{name: inner})
 
 
-def ecdsa_verify(key: bytes, signature: bytes, signed: bytes) -> None:
-    r, s = (int.from_bytes(turned(signature[at : at + 48]), "big") for at in (0, 48))
-    ecdsa_key(key).verify(encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA384()))
+def changed(manifest: ImageManifest, changes: Changes) -> ImageManifest:
+    for path, new in changes.items():
+        manifest = replaced(manifest, path, new)
+    return manifest
 
 
-def mldsa_verify(key: bytes, signature: bytes, signed: bytes) -> None:
-    assert signature[4627:] == b"\0"
-    mldsa.MLDSA87PublicKey.from_public_bytes(key).verify(signature[:4627], signed)
+def signed_again(manifest: ImageManifest, changes: Changes) -> ImageManifest:
+    """Make the change, then digest and signatures anew, and then the change again, where it concerns those."""
+    manifest = changed(manifest, changes)
+    manifest = replaced(manifest, ("header", "toc_digest"), sha384(manifest.toc()))
+    manifest = changed(manifest, changes)
+    manifest = replaced(manifest, VENDOR_SIGS, KEYS.vendor.sign(manifest.header.vendor_signed()))
+    manifest = replaced(manifest, OWNER_SIGS, KEYS.owner.sign(manifest.header.encode()))
+    return changed(manifest, changes)
 
 
-# --- the bundle ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Case:
+    """How one rule is broken: by changes of the manifest, of the octets as a whole, of the fuses."""
+
+    changes: Changes = field(default_factory=dict)
+    octets: Any = None
+    fuses: Mapping[str, Any] = field(default_factory=dict)
+
+    def bundle(self) -> bytes:
+        octets = signed_again(MANIFEST, self.changes).encode() + IMAGES
+        return self.octets(octets) if self.octets else octets
+
+    def device(self) -> Fuses:
+        manifest = changed(MANIFEST, self.changes)
+        burnt = {
+            "vendor_pk_hash": sha384(manifest.preamble.vendor_pub_key_info.encode()),
+            "owner_pk_hash": sha384(manifest.preamble.owner_pub_keys.encode()),
+        }
+        return fuses(**{**burnt, **self.fuses})
 
 
-def test_a_bundle_reads_as_the_specification_counts_its_octets() -> None:
-    marker, size, kind = struct.unpack_from("<4sIB", BUNDLE)
-    assert (marker, size, kind) == (b"CMN2", 16956, 1)
-    header = BUNDLE[16588:16748]
-    revision, ecc_index, pqc_index, flags, toc_len, pl0 = struct.unpack_from("<QIIIII", header)
-    assert (revision, ecc_index, pqc_index, flags, toc_len, pl0) == (0, 0, 0, 1, 2, 1)
-    assert header[28:76] == turned(hashlib.sha384(BUNDLE[16748:16956]).digest())
-    assert struct.unpack_from("<I", header, 76) == (3,)
-    assert header[80:] == bytes(80)
+def hash_of(octets: bytes, room: int) -> bytes:
+    return sha384(octets).ljust(room, b"\0")
+
+
+def vendor_key(**coordinates: bytes) -> Changes:
+    key = dataclasses.replace(MANIFEST.preamble.vendor_ecc_active_pub_key, **coordinates)
+    return {VENDOR_KEY: key, (*ECC_DESCRIPTOR, "key_hashes"): hash_of(key.encode(), 192)}
+
+
+def entry(name: str, **numbers: int) -> dict[Path, object]:
+    return {(name, number): value for number, value in numbers.items()}
+
+
+def last_of(name: str) -> int:
+    toc: ImageTocEntry = getattr(MANIFEST, name)
+    return toc.size - 1
+
+
+TWO_KEYS: Changes = {
+    (*ECC_DESCRIPTOR, "key_hash_count"): 2,
+    (*PQC_DESCRIPTOR, "key_hash_count"): 2,
+}
+UNPROVISIONED = {"lifecycle": Lifecycle.UNPROVISIONED}
+
+# In the order in which the verifier looks.
+CASES: list[tuple[Check, Case]] = [
+    (Check.FW_PROC_INVALID_IMAGE_SIZE, Case(octets=lambda octets: b"")),
+    (
+        Check.FW_PROC_INVALID_IMAGE_SIZE,
+        Case(octets=lambda octets: octets.ljust(PROFILE.image_limit + 1, b"\0")),
+    ),
+    (Check.FW_PROC_MANIFEST_READ_FAILURE, Case(octets=lambda octets: octets[: MANIFEST_SIZE - 1])),
+    (Check.FW_PROC_MANIFEST_READ_FAILURE, Case(octets=lambda octets: octets[:1])),
+    (Check.MANIFEST_MARKER_MISMATCH, Case({("marker",): 0x434D4E32})),
+    (Check.MANIFEST_SIZE_MISMATCH, Case({("size",): MANIFEST_SIZE + 4})),
+    (Check.PQC_KEY_TYPE_INVALID, Case({("pqc_key_type",): 2})),
+    (Check.INVALID_PQC_KEY_TYPE_IN_FUSE, Case(fuses={"pqc_key_type": 2})),
+    (Check.PQC_KEY_TYPE_MISMATCH, Case({("pqc_key_type",): 3})),
+    (Check.PQC_KEY_TYPE_MISMATCH, Case(fuses={"pqc_key_type": 3})),
+    (Check.VENDOR_LMS_VERIFY_FAILURE, Case({("pqc_key_type",): 3}, fuses={"pqc_key_type": 3})),
+    (Check.VENDOR_LMS_VERIFY_FAILURE, Case({("pqc_key_type",): 3}, fuses=UNPROVISIONED)),
+    (Check.VENDOR_PUB_KEY_DIGEST_INVALID, Case(fuses={"vendor_pk_hash": NO_HASH})),
+    (Check.ECC_KEY_DESCRIPTOR_VERSION_MISMATCH, Case({(*ECC_DESCRIPTOR, "version"): 2})),
+    (Check.ECC_KEY_DESCRIPTOR_INVALID_HASH_COUNT, Case({(*ECC_DESCRIPTOR, "key_hash_count"): 0})),
+    (Check.ECC_KEY_DESCRIPTOR_HASH_COUNT_GT_MAX, Case({(*ECC_DESCRIPTOR, "key_hash_count"): 5})),
+    (Check.PQC_KEY_DESCRIPTOR_VERSION_MISMATCH, Case({(*PQC_DESCRIPTOR, "version"): 0})),
+    (Check.PQC_KEY_DESCRIPTOR_TYPE_MISMATCH, Case({(*PQC_DESCRIPTOR, "key_type"): 3})),
+    (Check.PQC_KEY_DESCRIPTOR_INVALID_HASH_COUNT, Case({(*PQC_DESCRIPTOR, "key_hash_count"): 0})),
+    (Check.PQC_KEY_DESCRIPTOR_HASH_COUNT_GT_MAX, Case({(*PQC_DESCRIPTOR, "key_hash_count"): 5})),
+    (Check.VENDOR_PUB_KEY_DIGEST_MISMATCH, Case(fuses={"vendor_pk_hash": b"\1" * 48})),
+    (
+        Check.VENDOR_ECC_PUB_KEY_INDEX_OUT_OF_BOUNDS,
+        Case({("preamble", "vendor_ecc_pub_key_idx"): 4, (*ECC_DESCRIPTOR, "key_hash_count"): 4}),
+    ),
+    (Check.VENDOR_ECC_PUB_KEY_DIGEST_MISMATCH, Case({(*ECC_DESCRIPTOR, "key_hashes"): bytes(192)})),
+    (
+        Check.VENDOR_PQC_PUB_KEY_INDEX_OUT_OF_BOUNDS,
+        Case({("preamble", "vendor_pqc_pub_key_idx"): 4, (*PQC_DESCRIPTOR, "key_hash_count"): 4}),
+    ),
+    (Check.VENDOR_PQC_PUB_KEY_DIGEST_MISMATCH, Case({(*PQC_DESCRIPTOR, "key_hashes"): bytes(1536)})),
+    (Check.OWNER_PUB_KEY_DIGEST_MISMATCH, Case(fuses={"owner_pk_hash": b"\1" * 48})),
+    (
+        Check.VENDOR_ECC_PUB_KEY_INDEX_OUT_OF_BOUNDS,
+        Case(
+            {
+                ("preamble", "vendor_ecc_pub_key_idx"): 1,
+                (*ECC_DESCRIPTOR, "key_hashes"): (
+                    bytes(48) + sha384(MANIFEST.preamble.vendor_ecc_active_pub_key.encode())
+                ).ljust(192, b"\0"),
+            }
+        ),
+    ),
+    (Check.VENDOR_ECC_PUB_KEY_REVOKED, Case(TWO_KEYS, fuses={"ecc_revocation": 0b0001})),
+    (
+        Check.VENDOR_PQC_PUB_KEY_INDEX_OUT_OF_BOUNDS,
+        Case(
+            {
+                ("preamble", "vendor_pqc_pub_key_idx"): 1,
+                (*PQC_DESCRIPTOR, "key_hashes"): (
+                    bytes(48) + sha384(MANIFEST.preamble.vendor_pqc_active_pub_key)
+                ).ljust(1536, b"\0"),
+            }
+        ),
+    ),
+    (Check.VENDOR_PQC_PUB_KEY_REVOKED, Case(TWO_KEYS, fuses={"mldsa_revocation": 0b0001})),
+    (Check.VENDOR_ECC_PUB_KEY_INVALID_ARG, Case(vendor_key(x=bytes(48)))),
+    (Check.VENDOR_ECC_PUB_KEY_INVALID_ARG, Case(vendor_key(y=bytes(48)))),
+    (Check.VENDOR_ECC_SIGNATURE_INVALID_ARG, Case({(*VENDOR_SIGS, "ecc_sig", "r"): bytes(48)})),
+    (Check.VENDOR_ECC_SIGNATURE_INVALID_ARG, Case({(*VENDOR_SIGS, "ecc_sig", "s"): bytes(48)})),
+    (Check.VENDOR_ECC_VERIFY_FAILURE, Case(vendor_key(y=b"\1" * 48))),
+    (Check.VENDOR_ECC_SIGNATURE_INVALID, Case({(*VENDOR_SIGS, "ecc_sig", "s"): b"\1" * 48})),
+    (Check.VENDOR_ECC_SIGNATURE_INVALID, Case({(*VENDOR_SIGS, "ecc_sig", "r"): b"\xff" * 48})),
+    (Check.VENDOR_MLDSA_SIGNATURE_INVALID, Case({(*VENDOR_SIGS, "pqc_sig"): bytes(4628)})),
+    (Check.VENDOR_ECC_PUB_KEY_INDEX_MISMATCH, Case({("header", "vendor_ecc_pub_key_idx"): 1})),
+    (Check.VENDOR_PQC_PUB_KEY_INDEX_MISMATCH, Case({("header", "vendor_pqc_pub_key_idx"): 1})),
+    (Check.OWNER_ECC_PUB_KEY_INVALID_ARG, Case({(*OWNER_KEY, "x"): bytes(48)})),
+    (Check.OWNER_ECC_SIGNATURE_INVALID_ARG, Case({(*OWNER_SIGS, "ecc_sig", "s"): bytes(48)})),
+    (Check.OWNER_ECC_VERIFY_FAILURE, Case({(*OWNER_KEY, "y"): b"\1" * 48})),
+    (Check.OWNER_ECC_SIGNATURE_INVALID, Case({(*OWNER_SIGS, "ecc_sig", "r"): b"\1" * 48})),
+    (Check.OWNER_MLDSA_SIGNATURE_INVALID, Case({(*OWNER_SIGS, "pqc_sig"): bytes(4628)})),
+    (Check.TOC_ENTRY_COUNT_INVALID, Case({("header", "toc_len"): 3})),
+    (Check.TOC_DIGEST_MISMATCH, Case({("header", "toc_digest"): bytes(48)})),
+    (Check.FMC_SIZE_ZERO, Case(entry("fmc", size=0))),
+    (Check.RUNTIME_SIZE_ZERO, Case(entry("runtime", size=0))),
+    (Check.IMAGE_LEN_MORE_THAN_BUNDLE_SIZE, Case(entry("runtime", size=len(IMAGES) - len(FMC) + 1))),
+    (Check.TOC_ENTRY_RANGE_ARITHMETIC_OVERFLOW, Case(entry("fmc", offset=2**32 - len(FMC)))),
+    (Check.TOC_ENTRY_RANGE_ARITHMETIC_OVERFLOW, Case(entry("runtime", offset=2**32 - len(RUNTIME)))),
+    (Check.FMC_RUNTIME_OVERLAP, Case(entry("runtime", offset=MANIFEST_SIZE + len(FMC) - 1))),
+    (
+        Check.FMC_RUNTIME_INCORRECT_ORDER,
+        Case(entry("fmc", offset=MANIFEST_SIZE + len(RUNTIME)) | entry("runtime", offset=MANIFEST_SIZE)),
+    ),
+    (
+        Check.FMC_LOAD_ADDRESS_IMAGE_SIZE_ARITHMETIC_OVERFLOW,
+        Case(entry("fmc", load_addr=2**32 - last_of("fmc"))),
+    ),
+    (
+        Check.RUNTIME_LOAD_ADDRESS_IMAGE_SIZE_ARITHMETIC_OVERFLOW,
+        Case(entry("runtime", load_addr=2**32 - last_of("runtime"))),
+    ),
+    (Check.FMC_RUNTIME_LOAD_ADDR_OVERLAP, Case(entry("runtime", load_addr=ICCM.start + last_of("fmc")))),
+    (Check.FMC_RUNTIME_LOAD_ADDR_OVERLAP, Case(entry("runtime", load_addr=ICCM.start - last_of("runtime")))),
+    (Check.FMC_DIGEST_FAILURE, Case(entry("fmc", offset=2**31) | entry("runtime", offset=2**32 - 2000))),
+    (Check.FMC_DIGEST_MISMATCH, Case({("fmc", "digest"): bytes(48)})),
+    (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=ICCM.start - 4))),
+    (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=2**32 - 1 - last_of("fmc")))),
+    (Check.FMC_LOAD_ADDR_INVALID, Case(entry("fmc", load_addr=ICCM.stop - last_of("fmc")))),
+    (
+        Check.FMC_LOAD_ADDR_UNALIGNED,
+        Case(entry("fmc", load_addr=ICCM.start + 2) | entry("runtime", load_addr=ICCM.start + 4096)),
+    ),
+    (Check.FMC_ENTRY_POINT_INVALID, Case(entry("fmc", entry_point=ICCM.stop))),
+    (Check.FMC_ENTRY_POINT_UNALIGNED, Case(entry("fmc", entry_point=ICCM.start + 2))),
+    (Check.RUNTIME_DIGEST_FAILURE, Case(entry("runtime", offset=2**31))),
+    (Check.RUNTIME_DIGEST_MISMATCH, Case({("runtime", "digest"): bytes(48)})),
+    (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=ICCM.start - 4096))),
+    (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=2**32 - 1 - last_of("runtime")))),
+    (Check.RUNTIME_LOAD_ADDR_INVALID, Case(entry("runtime", load_addr=ICCM.stop - last_of("runtime")))),
+    (Check.RUNTIME_LOAD_ADDR_UNALIGNED, Case(entry("runtime", load_addr=ICCM.start + 4097))),
+    (Check.RUNTIME_ENTRY_POINT_INVALID, Case(entry("runtime", entry_point=ICCM.start - 1))),
+    (Check.RUNTIME_ENTRY_POINT_UNALIGNED, Case(entry("runtime", entry_point=ICCM.stop - 1))),
+    (Check.FIRMWARE_SVN_GREATER_THAN_MAX_SUPPORTED, Case({("header", "svn"): 129})),
+    (Check.FIRMWARE_SVN_LESS_THAN_FUSE, Case(fuses={"firmware_svn": svn_bitmap(8)})),
+    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case({("reserved",): b"\0\0\1"})),
+    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case({("preamble", "reserved"): b"\1" + bytes(7)})),
+    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case(octets=lambda octets: octets[:-1] + b"\1")),
+    (Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO, Case(octets=lambda octets: octets[:END] + bytes(256))),
+    (
+        Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO,
+        Case(octets=lambda octets: octets.ljust(PROFILE.image_limit, b"\0")),
+    ),
+]
+
+
+def refusal(bundle: bytes, device: Fuses) -> Check | ManifestCheck:
+    with pytest.raises(ImageRefused) as refused:
+        verify_bundle(bundle, device, PROFILE)
+    return refused.value.check
+
+
+# --- what is accepted ----------------------------------------------------------------------------------------
+
+
+def test_a_bundle_that_was_built_for_the_device_is_accepted_and_described() -> None:
+    image = verify_bundle(BUNDLE, fuses(), PROFILE)
+
+    assert (image.fmc, image.runtime) == (FMC, RUNTIME)
+    assert (image.fmc_digest, image.runtime_digest) == (sha384(FMC), sha384(RUNTIME))
+    assert (image.vendor_pk_hash, image.owner_pk_hash) == (VENDOR_HASH, OWNER_HASH)
+    assert image.owner_pk_hash_in_fuses
+    assert image.svn == image.header.svn == 7
+    assert image.manifest == MANIFEST
+    assert image.manifest_digest == sha384(BUNDLE[:MANIFEST_SIZE])
+    assert image.vendor_keys.ecc == KEYS.vendor.ecc.public.raw
+    assert image.vendor_keys.mldsa == KEYS.vendor.mldsa.public.raw
+    assert image.owner_keys.ecc == KEYS.owner.ecc.public.raw
+    assert image.owner_keys.mldsa == KEYS.owner.mldsa.public.raw
+
+
+def test_a_device_without_an_owner_takes_any_owner_and_says_so() -> None:
+    image = verify_bundle(BUNDLE, fuses(owner_pk_hash=NO_HASH), PROFILE)
+
+    assert image.owner_pk_hash == OWNER_HASH
+    assert not image.owner_pk_hash_in_fuses
+
+
+def test_an_unprovisioned_device_takes_any_vendor_and_any_version() -> None:
+    device = fuses(vendor_pk_hash=b"\1" * 48, firmware_svn=svn_bitmap(128), pqc_key_type=0, **UNPROVISIONED)
+
+    assert verify_bundle(BUNDLE, device, PROFILE).svn == 7
+
+
+@pytest.mark.parametrize("svn", [7, 128])
+def test_the_least_and_the_greatest_version_are_accepted(svn: int) -> None:
+    bundle = signed_again(MANIFEST, {("header", "svn"): svn}).encode() + IMAGES
+
+    image = verify_bundle(bundle, fuses(firmware_svn=svn_bitmap(7)), PROFILE)
+
+    assert (image.svn, image.effective_fuse_svn) == (svn, 7)
+
+
+def test_no_version_is_too_old_or_too_new_where_anti_rollback_is_disabled() -> None:
+    device = fuses(firmware_svn=svn_bitmap(8), anti_rollback_disable=True)
+    newer = signed_again(MANIFEST, {("header", "svn"): 4000}).encode() + IMAGES
+
+    assert verify_bundle(BUNDLE, device, PROFILE).effective_fuse_svn == 0
+    assert verify_bundle(newer, device, PROFILE).svn == 4000
+
+
+def test_the_last_key_of_a_descriptor_cannot_be_revoked() -> None:
+    device = fuses(ecc_revocation=0b1111, mldsa_revocation=0b1111)
+
+    assert verify_bundle(BUNDLE, device, PROFILE).svn == 7
+
+
+def test_the_last_word_of_the_instruction_memory_may_be_used() -> None:
+    changes = entry("runtime", load_addr=ICCM.stop - len(RUNTIME) - 1, entry_point=ICCM.stop - 4)
+    assert (ICCM.stop - len(RUNTIME) - 1) % 4 == 0
+
+    bundle = signed_again(MANIFEST, changes).encode() + IMAGES
+
+    assert verify_bundle(bundle, fuses(), PROFILE).manifest.runtime.entry_point == ICCM.stop - 4
+
+
+@pytest.mark.parametrize("filling", [0, 255])
+def test_a_bundle_may_be_filled_with_less_than_the_alignment(filling: int) -> None:
+    assert verify_bundle(BUNDLE[:END] + bytes(filling), fuses(), PROFILE).runtime == RUNTIME
+
+
+# --- what is refused -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("at", "number", "image", "load", "offset", "version"),
-    [
-        (16748, 1, FMC, 0x40000000, 16956, PROFILE.fmc_version),
-        (16852, 2, RUNTIME, 0x40000000 + 100, 16956 + 99, PROFILE.runtime_version),
-    ],
-    ids=["FMC", "runtime"],
+    ("check", "case"), CASES, ids=[f"{at}-{check.name}" for at, (check, _) in enumerate(CASES)]
 )
-def test_an_image_stands_where_its_entry_says_and_is_loaded_on_a_word(
-    at: int, number: int, image: bytes, load: int, offset: int, version: int
+def test_a_broken_rule_is_refused_by_its_own_number(check: Check, case: Case) -> None:
+    assert refusal(case.bundle(), case.device()) is check
+
+
+def test_every_rule_of_the_verifier_is_broken_by_a_test() -> None:
+    assert {check for check, _ in CASES} == set(Check)
+
+
+def combined(first: Case, second: Case) -> Case | None:
+    if first.octets or second.octets or first.changes.keys() & second.changes.keys():
+        return None
+    if first.fuses.keys() & second.fuses.keys():
+        return None
+    return Case({**second.changes, **first.changes}, fuses={**second.fuses, **first.fuses})
+
+
+# Pairs in which what breaks the later rule mends the earlier one: they say nothing about the order.
+ENTANGLED = {
+    (Check.PQC_KEY_TYPE_MISMATCH, Check.VENDOR_LMS_VERIFY_FAILURE),
+    (Check.VENDOR_ECC_PUB_KEY_INDEX_OUT_OF_BOUNDS, Check.VENDOR_ECC_PUB_KEY_REVOKED),
+    (Check.VENDOR_PQC_PUB_KEY_INDEX_OUT_OF_BOUNDS, Check.VENDOR_PQC_PUB_KEY_REVOKED),
+}
+
+
+def pairs() -> Iterator[tuple[Check, Check, Case]]:
+    """Neighbouring rules, and each rule with one that is looked at far later."""
+    for distance in (1, 2, 9):
+        for (earlier, first), (later, second) in zip(CASES, CASES[distance:], strict=False):
+            case = combined(first, second)
+            if case is not None and earlier is not later and (earlier, later) not in ENTANGLED:
+                yield earlier, later, case
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "case"),
+    [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].name}") for pair in pairs()],
+)
+def test_of_two_broken_rules_the_one_is_named_that_caliptra_looks_at_first(
+    earlier: Check, later: Check, case: Case
 ) -> None:
-    digest = hashlib.sha384(image).digest()
-    entry = BUNDLE[at : at + 104]
-
-    assert struct.unpack_from("<II20sI8sIIII", entry) == (
-        *(number, 1, digest[:20], version, bytes(8)),
-        *(load, load, offset, len(image)),
-    )
-    assert entry[56:] == turned(digest)
-    assert BUNDLE[offset : offset + len(image)] == image
+    assert refusal(case.bundle(), case.device()) is earlier, f"{earlier.name} before {later.name}"
 
 
-def test_the_signatures_hold_for_someone_who_reads_them_by_offset() -> None:
-    vendor_ecc, vendor_pqc = BUNDLE[1752:1848], BUNDLE[1852:4444]
-    owner_ecc, owner_pqc = BUNDLE[9168:9264], BUNDLE[9264:11856]
-    header = BUNDLE[16588:16748]
-
-    ecdsa_verify(vendor_ecc, BUNDLE[4444:4540], header[:120])
-    mldsa_verify(vendor_pqc, BUNDLE[4540:9168], header[:120])
-    ecdsa_verify(owner_ecc, BUNDLE[11856:11952], header)
-    mldsa_verify(owner_pqc, BUNDLE[11952:16580], header)
-
-
-def test_the_hashes_for_the_fuses_are_taken_over_what_stands_in_the_bundle() -> None:
-    vendor, owner = public_key_hashes(KEYS)
-
-    assert vendor == hashlib.sha384(BUNDLE[12:1748]).digest()
-    assert owner == hashlib.sha384(BUNDLE[9168:11856]).digest()
-    assert BUNDLE[12:16] == b"\1\0\0\1"
-    assert BUNDLE[16:64] == turned(hashlib.sha384(BUNDLE[1752:1848]).digest())
-    assert BUNDLE[208:212] == b"\1\0\1\1"
-    assert BUNDLE[212:260] == turned(hashlib.sha384(BUNDLE[1852:4444]).digest())
-
-
-def test_a_bundle_is_filled_with_zero_up_to_a_multiple_of_256() -> None:
-    assert len(BUNDLE) % 256 == 0
-    assert not any(BUNDLE[MANIFEST_SIZE + len(FMC + RUNTIME) :])
-
-
-def test_building_twice_changes_nothing_but_the_hedged_signatures() -> None:
-    again = build_bundle(FMC, RUNTIME, KEYS, svn=3)
-
-    def without_ml_dsa(bundle: bytes) -> bytes:
-        return bundle[:4540] + bundle[9168:11952] + bundle[16580:]
-
-    assert without_ml_dsa(again) == without_ml_dsa(BUNDLE)
-    assert again != BUNDLE
-
-
-def test_dates_and_the_privileged_caller_are_signed_where_they_are_given() -> None:
-    dates = SignedData(not_before=b"20260101000000Z", not_after=b"20360101000000Z", reserved=bytes(10))
-
-    built = build_bundle(FMC, RUNTIME, KEYS, pl0_caller=9, vendor_data=dates, owner_data=dates)
-
-    header = ImageManifest.decode(built[:MANIFEST_SIZE]).header
-    assert header.vendor_data == header.owner_data == dates
-    assert header.pl0_pauser == 9
-    assert built[16588 + 80 :][:30] == b"20260101000000Z20360101000000Z"
-
-
-@pytest.mark.parametrize(("fmc", "runtime", "name"), [(b"", b"x", "fmc"), (b"x", b"", "runtime")])
-def test_an_empty_image_is_the_callers_mistake(fmc: bytes, runtime: bytes, name: str) -> None:
-    with pytest.raises(UsageError, match=f"the {name} image is empty"):
-        build_bundle(fmc, runtime, KEYS)
-
-
-def test_firmware_that_does_not_fit_the_instruction_memory_is_the_callers_mistake() -> None:
-    with pytest.raises(UsageError, match=f"the firmware has {PROFILE.iccm_size + 4} octets") as mistake:
-        build_bundle(b"x", bytes(PROFILE.iccm_size), KEYS)
-    assert f"at most {PROFILE.iccm_size}" in mistake.value.advice()
-
-
-def test_a_bundle_that_is_larger_than_its_limit_is_the_callers_mistake() -> None:
-    with pytest.raises(UsageError, match="the bundle has"):
-        build_bundle(b"x", bytes(PROFILE.image_limit - MANIFEST_SIZE), KEYS)
-
-
-def test_firmware_may_fill_the_instruction_memory_and_a_bundle_its_limit_exactly() -> None:
-    filled = dataclasses.replace(PROFILE, iccm_size=100 + len(RUNTIME), image_limit=len(BUNDLE))
-
-    built = build_bundle(FMC, RUNTIME, KEYS, profile=filled)
-
-    assert len(built) == filled.image_limit
-
-
-def test_what_is_not_said_to_be_newer_has_version_0() -> None:
-    header = ImageManifest.decode(build_bundle(FMC, RUNTIME, KEYS)[:MANIFEST_SIZE]).header
-
-    assert header.svn == 0
-    assert AuthorizationManifest.decode(build_manifest(IMAGES, KEYS)).preamble.svn == 0
-
-
-# --- the manifest --------------------------------------------------------------------------------------------
-
-
-def test_a_manifest_reads_as_the_specification_counts_its_octets() -> None:
-    manifest = build_manifest(IMAGES, KEYS, svn=4)
-
-    assert struct.unpack_from("<4sIIII", manifest) == (b"ATM2", 24292, 1, 4, 1)
-    assert struct.unpack_from("<I", manifest, 24292) == (2,)
-    first, second = manifest[24296:24376], manifest[24376:]
-    assert (first[:4], second[:4]) == (b"EVLT", b"EBOX")
-    assert first[8:32] == bytes(24)
-    assert first[32:] == hashlib.sha384(b"vault").digest()
-    assert second[32:] == hashlib.sha384(b"box").digest()
-
-
-def test_the_signatures_of_a_manifest_hold_for_someone_who_reads_them_by_offset() -> None:
-    signers = SigningKeys.generate()
-    manifest = build_manifest(IMAGES, KEYS, manifest_signing=signers)
-    keys, signatures = 2688, 4724
-    vendor_keys, owner_keys = manifest[20:][:keys], manifest[20 + keys + signatures :][:keys]
-    endorsed = manifest[20 + keys :][:signatures], manifest[20 + 2 * keys + signatures :][:signatures]
-    signed = (
-        manifest[20 + 2 * (keys + signatures) :][:signatures],
-        manifest[20 + 2 * keys + 3 * signatures :][:signatures],
-    )
-
-    for key, signature, octets in (
-        (BUNDLE[1752:1848] + BUNDLE[1852:4444], endorsed[0], manifest[8 : 20 + keys]),
-        (BUNDLE[9168:11856], endorsed[1], owner_keys),
-        (vendor_keys, signed[0], manifest[24292:]),
-        (owner_keys, signed[1], manifest[24292:]),
-    ):
-        ecdsa_verify(key[:96], signature[:96], octets)
-        mldsa_verify(key[96:], signature[96:], octets)
-
-
-@pytest.mark.parametrize("count", [1, 80])
-def test_a_manifest_holds_1_to_80_images(count: int) -> None:
-    built = build_manifest({FirmwareId(number): b"x" for number in range(count)}, KEYS)
-
-    assert AuthorizationManifest.decode(built).entry_count() == count
-
-
-@pytest.mark.parametrize("count", [0, 81])
-def test_a_manifest_of_no_or_too_many_images_is_the_callers_mistake(count: int) -> None:
-    with pytest.raises(UsageError, match=f"{count} images"):
-        build_manifest({FirmwareId(number): b"x" for number in range(count)}, KEYS)
-
-
-# --- keys ----------------------------------------------------------------------------------------------------
-
-
-def exported() -> dict[str, Secret]:
-    named = (KEYS.vendor.ecc, KEYS.vendor.mldsa, KEYS.owner.ecc, KEYS.owner.mldsa)
-    return {name: key.export() for name, key in zip(builder.KEY_NAMES, named, strict=True)}
-
-
-def test_signing_keys_are_read_by_their_names() -> None:
-    assert public_key_hashes(SigningKeys.load(exported())) == public_key_hashes(KEYS)
-
-
-def test_a_signing_key_that_is_missing_is_named() -> None:
-    kept = exported()
-    del kept["owner-mldsa"]
-
-    with pytest.raises(UsageError, match="no signing key owner-mldsa"):
-        SigningKeys.load(kept)
-
-
-def test_a_signing_key_that_is_none_is_refused() -> None:
-    with pytest.raises(DecodeError):
-        SigningKeys.load({**exported(), "vendor-ecc": Secret(b"no key")})
-
-
-# --- references ----------------------------------------------------------------------------------------------
-
-
-def test_the_references_are_the_digests_of_what_was_built_and_can_be_written_as_json() -> None:
-    manifest = build_manifest(IMAGES, KEYS)
-    vendor, owner = public_key_hashes(KEYS)
-
-    told = references(model="MODEL x", bundle=BUNDLE, manifest=manifest, images=IMAGES, rom=b"rom")
-
-    assert json.loads(json.dumps(told)) == {
-        "model": "MODEL x",
-        "bundle": {
-            "fmc_digest": hashlib.sha384(FMC).hexdigest(),
-            "runtime_digest": hashlib.sha384(RUNTIME).hexdigest(),
-            "svn": 3,
-            "vendor_pk_hash": vendor.hex(),
-            "owner_pk_hash": owner.hex(),
+# caliptra.md 1.7: every region of a bundle, its size, and the rules that a flipped bit there can break.
+REGIONS: list[tuple[str, int, set[Check]]] = [
+    ("marker", 4, {Check.MANIFEST_MARKER_MISMATCH}),
+    ("size", 4, {Check.MANIFEST_SIZE_MISMATCH}),
+    ("type", 1, {Check.PQC_KEY_TYPE_INVALID, Check.PQC_KEY_TYPE_MISMATCH}),
+    ("reserved", 3, {Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO}),
+    ("ECC descriptor version", 2, {Check.ECC_KEY_DESCRIPTOR_VERSION_MISMATCH}),
+    ("ECC descriptor reserved", 1, {Check.VENDOR_PUB_KEY_DIGEST_MISMATCH}),
+    (
+        "ECC descriptor count",
+        1,
+        {
+            Check.ECC_KEY_DESCRIPTOR_INVALID_HASH_COUNT,
+            Check.ECC_KEY_DESCRIPTOR_HASH_COUNT_GT_MAX,
+            Check.VENDOR_PUB_KEY_DIGEST_MISMATCH,
         },
-        "rom_digest": hashlib.sha256(b"rom").hexdigest(),
-        "manifest_digest": hashlib.sha384(manifest).hexdigest(),
-        "images": {
-            "box": hashlib.sha384(b"box").hexdigest(),
-            "vault": hashlib.sha384(b"vault").hexdigest(),
+    ),
+    ("ECC key hashes", 192, {Check.VENDOR_PUB_KEY_DIGEST_MISMATCH}),
+    ("PQC descriptor version", 2, {Check.PQC_KEY_DESCRIPTOR_VERSION_MISMATCH}),
+    ("PQC descriptor type", 1, {Check.PQC_KEY_DESCRIPTOR_TYPE_MISMATCH}),
+    (
+        "PQC descriptor count",
+        1,
+        {
+            Check.PQC_KEY_DESCRIPTOR_INVALID_HASH_COUNT,
+            Check.PQC_KEY_DESCRIPTOR_HASH_COUNT_GT_MAX,
+            Check.VENDOR_PUB_KEY_DIGEST_MISMATCH,
         },
-    }
+    ),
+    ("PQC key hashes", 1536, {Check.VENDOR_PUB_KEY_DIGEST_MISMATCH}),
+    (
+        "ECC key index",
+        4,
+        {Check.VENDOR_ECC_PUB_KEY_INDEX_OUT_OF_BOUNDS, Check.VENDOR_ECC_PUB_KEY_DIGEST_MISMATCH},
+    ),
+    ("ECC key", 96, {Check.VENDOR_ECC_PUB_KEY_DIGEST_MISMATCH}),
+    (
+        "PQC key index",
+        4,
+        {Check.VENDOR_PQC_PUB_KEY_INDEX_OUT_OF_BOUNDS, Check.VENDOR_PQC_PUB_KEY_DIGEST_MISMATCH},
+    ),
+    ("PQC key", 2592, {Check.VENDOR_PQC_PUB_KEY_DIGEST_MISMATCH}),
+    ("vendor ECC signature", 96, {Check.VENDOR_ECC_SIGNATURE_INVALID}),
+    ("vendor PQC signature", 4627, {Check.VENDOR_MLDSA_SIGNATURE_INVALID}),
+    ("padding of the vendor PQC signature", 1, {Check.VENDOR_MLDSA_SIGNATURE_INVALID}),
+    ("owner keys", 2688, {Check.OWNER_PUB_KEY_DIGEST_MISMATCH}),
+    ("owner ECC signature", 96, {Check.OWNER_ECC_SIGNATURE_INVALID}),
+    ("owner PQC signature", 4627, {Check.OWNER_MLDSA_SIGNATURE_INVALID}),
+    ("padding of the owner PQC signature", 1, {Check.OWNER_MLDSA_SIGNATURE_INVALID}),
+    ("preamble reserved", 8, {Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO}),
+    ("header", 120, {Check.VENDOR_ECC_SIGNATURE_INVALID}),
+    ("owner data", 40, {Check.OWNER_ECC_SIGNATURE_INVALID}),
+    ("table of contents", 208, {Check.TOC_DIGEST_MISMATCH}),
+    ("FMC", len(FMC), {Check.FMC_DIGEST_MISMATCH}),
+    ("runtime", len(RUNTIME), {Check.RUNTIME_DIGEST_MISMATCH}),
+    ("filling", len(IMAGES) - len(FMC + RUNTIME), {Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO}),
+]
 
 
-# --- Caliptra's own example keys -----------------------------------------------------------------------------
+def places(name: str, size: int) -> Iterator[tuple[int, int]]:
+    """Octet and bit: everywhere in what is small, else both ends and some places between."""
+    chance = random.Random(name)
+    where = range(size) if size <= 8 else [0, size - 1, *(chance.randrange(size) for _ in range(6))]
+    for octet in where:
+        yield from ((octet, bit) for bit in (range(8) if size == 1 else [chance.randrange(8)]))
 
 
-def fake_octets(name: str) -> bytes:
-    lines = (FAKE_KEYS / name).read_text("ascii").splitlines()
-    return base64.b64decode("".join(line for line in lines if "-" not in line))
+def test_the_regions_are_the_whole_bundle() -> None:
+    assert sum(size for _, size, _ in REGIONS) == len(BUNDLE)
 
 
-def fake_ecc(name: str) -> ImageEccPubKey:
-    key = load_pem_public_key((FAKE_KEYS / name).read_bytes())
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    numbers = key.public_numbers()
-    return ImageEccPubKey(x=numbers.x.to_bytes(48, "big"), y=numbers.y.to_bytes(48, "big"))
+@pytest.mark.parametrize("region", range(len(REGIONS)), ids=[name for name, _, _ in REGIONS])
+def test_a_bit_that_is_flipped_anywhere_is_refused(region: int) -> None:
+    start = sum(size for _, size, _ in REGIONS[:region])
+    name, size, expected = REGIONS[region]
+
+    found = set()
+    for octet, bit in places(name, size):
+        spoilt = bytearray(BUNDLE)
+        spoilt[start + octet] ^= 1 << bit
+        found.add(refusal(bytes(spoilt), fuses()))
+
+    assert found <= expected
 
 
-def fake_vendor(kind: PqcKeyType, size: int, count: int) -> bytes:
-    ecc = [fake_ecc(f"vendor_ecc_{number}_pub.pem").encode() for number in range(4)]
-    # Where the object identifier is not the one that became the standard's, the key is what stands last.
-    pqc = [fake_octets(f"vendor_{kind.name.lower()}_{number % 4}_pub.pem")[-size:] for number in range(count)]
-    info = ImageVendorPubKeyInfo(
-        ecc_key_descriptor=ImageEccKeyDescriptor(
-            version=1, reserved=0, key_hash_count=4, key_hashes=b"".join(map(sha384, ecc))
-        ),
-        pqc_key_descriptor=ImagePqcKeyDescriptor(
-            version=1,
-            key_type=kind,
-            key_hash_count=count,
-            key_hashes=b"".join(map(sha384, pqc)).ljust(32 * 48, b"\0"),
-        ),
+def test_a_bundle_that_is_cut_anywhere_before_its_filling_is_refused() -> None:
+    for size in (0, 1, 4, MANIFEST_SIZE - 1, MANIFEST_SIZE, MANIFEST_SIZE + len(FMC), END - 1):
+        refusal(BUNDLE[:size], fuses())
+
+
+def test_images_that_change_places_are_refused() -> None:
+    swapped = BUNDLE[:MANIFEST_SIZE] + RUNTIME + FMC
+
+    assert refusal(swapped, fuses()) is Check.FMC_DIGEST_MISMATCH
+
+
+def test_signatures_of_one_party_do_not_serve_for_the_other() -> None:
+    changes: Changes = {VENDOR_SIGS: MANIFEST.preamble.owner_sigs}
+
+    assert (
+        refusal(changed(MANIFEST, changes).encode() + IMAGES, fuses()) is Check.VENDOR_ECC_SIGNATURE_INVALID
     )
-    return sha384(info.encode())
 
 
-def fake_owner(kind: PqcKeyType, size: int) -> bytes:
-    pqc = fake_octets(f"owner_{kind.name.lower()}_pub.pem")[-size:].ljust(2592, b"\0")
-    return sha384(ImagePubKeys(ecc_pub_key=fake_ecc("owner_ecc_pub.pem"), pqc_pub_key=pqc).encode())
+def test_a_bundle_of_another_vendor_is_refused() -> None:
+    foreign = build_bundle(FMC, RUNTIME, SigningKeys.generate(), svn=7)
+
+    assert refusal(foreign, fuses()) is Check.VENDOR_PUB_KEY_DIGEST_MISMATCH
 
 
-@pytest.mark.skipif(not FAKE_KEYS.exists(), reason=f"Caliptra's example keys are not here: {FAKE_KEYS}")
-def test_the_hashes_of_caliptras_example_keys_are_those_that_it_publishes() -> None:
-    hashes_of = {
-        "vendor LMS": fake_vendor(PqcKeyType.LMS, 48, 32),
-        "vendor ML-DSA": fake_vendor(PqcKeyType.MLDSA, 2592, 4),
-        "owner LMS": fake_owner(PqcKeyType.LMS, 48),
-        "owner ML-DSA": fake_owner(PqcKeyType.MLDSA, 2592),
-    }
+@pytest.mark.parametrize("device", [fuses(), fuses(**UNPROVISIONED)], ids=["production", "unprovisioned"])
+def test_noise_is_refused_and_nothing_else_happens(device: Fuses) -> None:
+    chance = random.Random(3)
+    for _ in range(300):
+        spoilt = bytearray(BUNDLE)
+        start = chance.randrange(len(spoilt))
+        spoilt[start : start + 2000] = chance.randbytes(min(2000, len(spoilt) - start))
+        refusal(bytes(spoilt), device)
+        refusal(chance.randbytes(chance.randrange(20_000)), device)
 
-    assert {name: octets.hex() for name, octets in hashes_of.items()} == {
-        "vendor LMS": "b17ca877666657ccd100e6926c7206b60c995cb68992c6c9"
-        "baefce728af05441dee1ff415adfc187e1e4edb4d3b2d909",
-        "vendor ML-DSA": "30399676a17e3e973677b3ff862f4bf2d1932d884778453c"
-        "376fe00dc93fb8aa0770f3ebf3411a0853e9c57ece8a2980",
-        "owner LMS": "1b179390e4e6c44422ed553e256c7d675cd93190cb49d88d"
-        "485aa4ef3906cd492ab3ee3d3ba5f2c990ad13390fed4de5",
-        "owner ML-DSA": "48afdb073c5e0d4ee46490468ef81f2cf57249b6e76a28f5"
-        "fca4de696a7d3e2ed3efc4e6774318543e95307a54988bd7",
-    }
+
+# --- the copy ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [bytearray, lambda octets: memoryview(bytearray(octets))])
+def test_what_was_verified_is_a_copy_that_the_caller_cannot_change_any_more(kind: Any) -> None:
+    lent = kind(BUNDLE)
+
+    image = verify_bundle(lent, fuses(), PROFILE)
+    expected: VerifiedImage = verify_bundle(BUNDLE, fuses(), PROFILE)
+    lent[:] = bytes(len(BUNDLE))
+
+    assert image == expected
+
+
+def test_values_of_a_refusal_are_told() -> None:
+    with pytest.raises(ImageRefused, match=r"found 7, expected at least 9 \[IMAGE_VERIFIER_ERR_FIRMWARE_SVN"):
+        verify_bundle(BUNDLE, fuses(firmware_svn=svn_bitmap(9)), PROFILE)

@@ -6,9 +6,10 @@ import pytest
 
 from endocarp.core import Close, Event, HandOver
 from endocarp.errors import PeerError, Refused, UsageError
-from endocarp.rot.checks import Check, ImageRefused, ManifestCheck, ManifestRefused
 from endocarp.rot.dispatch import Call
 from endocarp.rot.mailbox import FRAME_TIME, MailboxConnection, number_of
+from endocarp.rot.refusals import ImageRefused, ManifestRefused
+from endocarp.wire.checks import Check, ManifestCheck
 from endocarp.wire.mailbox import MailboxError, frame
 
 LIMIT = 100

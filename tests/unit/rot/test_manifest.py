@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from endocarp.crypto.digest import sha384
-from endocarp.rot.bundle import SigningKeys, build_manifest
-from endocarp.rot.checks import ManifestCheck, ManifestRefused
+from endocarp.rot.builder import SigningKeys, build_manifest
 from endocarp.rot.manifest import AuthorizedImages, ManifestAnchors, verify_manifest
+from endocarp.rot.refusals import ManifestRefused
+from endocarp.wire.checks import Check, ManifestCheck
 from endocarp.wire.handoff import PublicKeyPair
 from endocarp.wire.image import NO_SIGNATURES, ImageEccSignature, ImageSignatures
 from endocarp.wire.mailbox import AuthResult
@@ -117,7 +118,7 @@ CASES: list[tuple[ManifestCheck, bytes, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def refusal(manifest: bytes, expected: ManifestAnchors) -> ManifestCheck:
+def refusal(manifest: bytes, expected: ManifestAnchors) -> Check | ManifestCheck:
     with pytest.raises(ManifestRefused) as refused:
         verify_manifest(manifest, expected)
     return refused.value.check

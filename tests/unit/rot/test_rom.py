@@ -9,14 +9,15 @@ from endocarp.crypto.digest import sha256, sha384
 from endocarp.errors import EndocarpError, PeerError
 from endocarp.rot import kv
 from endocarp.rot.boot import Stage
-from endocarp.rot.bundle import SigningKeys, build_bundle
-from endocarp.rot.checks import Check, ImageRefused
+from endocarp.rot.builder import SigningKeys, build_bundle
 from endocarp.rot.dispatch import Call
 from endocarp.rot.fuses import Device
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.profile import CALIPTRA_2_1_2
+from endocarp.rot.refusals import ImageRefused
 from endocarp.rot.rom import Rom
 from endocarp.wire import mailbox
+from endocarp.wire.checks import Check
 from endocarp.wire.handoff import Measurement, Writer
 from endocarp.wire.image import SignedData
 from endocarp.wire.mailbox import (

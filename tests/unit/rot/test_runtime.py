@@ -10,8 +10,7 @@ from endocarp.crypto.selftest import TESTS, Algorithm
 from endocarp.errors import EndocarpError, PeerError, Refused
 from endocarp.rot import kv
 from endocarp.rot.boot import Stage
-from endocarp.rot.bundle import SigningKeys, build_manifest
-from endocarp.rot.checks import ManifestCheck, ManifestRefused
+from endocarp.rot.builder import SigningKeys, build_manifest
 from endocarp.rot.dispatch import Call
 from endocarp.rot.dpe import PL0_LIMIT
 from endocarp.rot.fuses import Device
@@ -19,8 +18,10 @@ from endocarp.rot.kv import KeyVault
 from endocarp.rot.mailbox import number_of
 from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import provision, root_authority
+from endocarp.rot.refusals import ManifestRefused
 from endocarp.rot.runtime import CERTIFICATES, COMMANDS, PERMITS, Privilege, Runtime
 from endocarp.wire import dpe, mailbox
+from endocarp.wire.checks import ManifestCheck
 from endocarp.wire.handoff import Handoff, Measurement, Writer
 from endocarp.wire.mailbox import (
     PL0_CALLER,

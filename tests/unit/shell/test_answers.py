@@ -31,7 +31,7 @@ from endocarp.errors import DeviceError, Refused
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault
-from endocarp.rot.bundle import references
+from endocarp.rot.builder import references
 from endocarp.shell.answers import Answers, resident
 from endocarp.shell.archive import seal
 from endocarp.shell.channel import Channel, Child, pair

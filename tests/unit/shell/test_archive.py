@@ -125,7 +125,7 @@ def test_the_box_hashes_but_holds_no_keys() -> None:
 
 @pytest.mark.parametrize("process", ENTRIES)
 def test_no_process_of_the_server_carries_what_judges_it_or_what_makes_it(process: str) -> None:
-    assert _inside(process, "cli", "verifier", "shell.workshop", "shell.relying", "rot.bundle") == set()
+    assert _inside(process, "cli", "verifier", "shell.workshop", "shell.relying", "rot.builder") == set()
 
 
 # --- the same each time -------------------------------------------------------------------------------------------

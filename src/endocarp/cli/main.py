@@ -46,7 +46,9 @@ def main() -> NoReturn:
         _tell(error, error.advice())
         sys.exit(_exit_code(error))
     except OSError as error:
-        _tell(error, "look after the disk, the rights and the limits that this names")
+        reason = error.strerror or str(error)
+        where = "" if error.filename is None else f"{error.filename}: "
+        _tell(f"{where}{reason}", "look after the disk, the rights and the limits that this names")
         sys.exit(EXIT_REFUSED)
 
 
@@ -60,7 +62,7 @@ def _exit_code(error: EndocarpError) -> int:
             return EXIT_REFUSED
 
 
-def _tell(error: Exception, advice: str) -> None:
+def _tell(error: object, advice: str) -> None:
     click.secho("endocarp: ", fg="red", bold=True, nl=False, err=True)
     click.echo(error, err=True)
     if advice:

@@ -24,7 +24,7 @@ from endocarp.wire.admin import (
 _HEADER_SIZE = 4
 _PATIENCE = 30.0
 """Seconds to wait for the next octets of a question, and for its answer to be taken."""
-_START = "is the server running? start it with: endocarp up"
+_START = "start the server with: endocarp up; if it runs elsewhere, name its directory with --state"
 _ANSWERS = {GetStatus: Status, GetEvidence: Evidence}
 
 

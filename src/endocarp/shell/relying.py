@@ -62,7 +62,7 @@ class RelyingParty:
         """
         names = self.names()
         if not names:
-            hint = "start a server once, or copy an anchor and its references there"
+            hint = "start a server once with: endocarp up; or copy an anchor and its references there"
             raise UsageError(f"there is no trust anchor in {self.config.anchors}", hint)
         known = [(self.anchor(name), self.references(name)) for name in names]
         outstanding = self._take_answered(evidence, now) if nonce is None else nonce

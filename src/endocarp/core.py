@@ -13,8 +13,9 @@ from typing import Protocol
 class Job:
     """Heavy work to be done while no lock is held: call `run()`, then hand its result to `finish()`.
 
-    `run` touches nothing that the core shares; it returns octets, or raises an `EndocarpError`, which is also
-    handed to `finish`. `after` is the earliest moment, on the clock of `now`, at which `run` may be called.
+    What `run` returns, or the `EndocarpError` that it raises, is the result. Where it has to change what cores share,
+    it takes a lock of theirs itself, for no longer than the change takes. `after` is the earliest moment, on the clock
+    of `now`, at which `run` may be called.
     """
 
     run: Callable[[], object]

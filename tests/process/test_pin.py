@@ -13,14 +13,13 @@ from endocarp.crypto.primitives import kdf_sha512
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError
 from endocarp.hsm.partition import open_partition
-from endocarp.hsm.pin import ATTEMPTS
 from endocarp.rot.custody import SEAL_LABEL
 from endocarp.rot.dice import idevid_cdi, stable_root_idev, unique_device_secret
 from endocarp.rot.fuses import Device
 from endocarp.shell.answers import resident
 from endocarp.shell.storage import FileStorage
 from endocarp.wire import hsm
-from endocarp.wire.hsm import Operation, Status
+from endocarp.wire.hsm import PIN_ATTEMPTS, Operation, Status
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +60,26 @@ def trying(server: Server, pin: str, times: int) -> Iterator[None]:
 def test_three_wrong_pins_are_counted_the_fourth_attempt_waits_and_the_right_one_takes_the_count_back(
     server: Server,
 ) -> None:
-    assert attempts_left(server) == ATTEMPTS
+    assert attempts_left(server) == PIN_ATTEMPTS
     for count in (1, 2, 3):
         assert refusal(server, wrong(server.home)) is Status.PIN_INCORRECT
-        assert attempts_left(server) == ATTEMPTS - count
+        assert attempts_left(server) == PIN_ATTEMPTS - count
     began = time.monotonic()
     with server.session():
         assert time.monotonic() - began >= 1.0
-        assert attempts_left(server) == ATTEMPTS
+        assert attempts_left(server) == PIN_ATTEMPTS
 
 
 def test_the_count_of_wrong_pins_survives_the_death_of_the_vault(server: Server) -> None:
     pid = server.pids()["vault-0"]
     assert refusal(server, wrong(server.home)) is Status.PIN_INCORRECT
     with trying(server, wrong(server.home), 2):
-        eventually(lambda: attempts_left(server) == ATTEMPTS - 3)
+        eventually(lambda: attempts_left(server) == PIN_ATTEMPTS - 3)
         server.kill("vault-0")
     eventually(lambda: server.pids().get("vault-0", pid) != pid)
-    eventually(lambda: attempts_left(server) == ATTEMPTS - 3)
+    eventually(lambda: attempts_left(server) == PIN_ATTEMPTS - 3)
     with server.session():
-        assert attempts_left(server) == ATTEMPTS
+        assert attempts_left(server) == PIN_ATTEMPTS
 
 
 def seal_key(home: Home) -> Secret:
@@ -94,7 +93,7 @@ def test_a_partition_with_ten_wrong_attempts_is_locked_for_the_right_pin_too(hom
     # To wait for ten wrong ones takes two minutes: they are counted as the vault counts them, and not compared.
     with seal_key(home) as key:
         partition, _ = open_partition(0, FileStorage(home.state.store(0)), key, os.urandom)
-        for _ in range(ATTEMPTS):
+        for _ in range(PIN_ATTEMPTS):
             partition.begin_attempt()
     with Server.start(home) as server:
         assert attempts_left(server) == 0
@@ -114,13 +113,13 @@ def test_many_applications_with_the_right_pin_log_in_at_the_same_moment(running:
 
     vault = running.pids()["vault-0"]
     before = resident(vault)
-    threads = [threading.Thread(target=log_in) for _ in range(2 * ATTEMPTS)]
+    threads = [threading.Thread(target=log_in) for _ in range(2 * PIN_ATTEMPTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert faults == []
-    assert attempts_left(running) == ATTEMPTS
+    assert attempts_left(running) == PIN_ATTEMPTS
     # What a comparison takes, 16 MiB, is not kept.
     assert resident(vault) - before < 8 << 10
 

@@ -96,7 +96,7 @@ def beginning(seal_key: Secret) -> bytes:
     disk = Disk(b"")
     partition, pin = open_partition(0, disk, seal_key, entropy)
     assert pin is not None
-    salt = partition.begin_attempt().salt
+    salt = partition.begin_attempt()
     partition.set_pin(Pin(salt, pin_digest(pin, salt)), Pin(SALT, DIGEST))
     return disk.octets
 

@@ -8,8 +8,8 @@ class KilledError(BaseException):
 class Disk:
     """A simulated file.
 
-    `fault` makes each write fail, an append after `kept` octets, and `unreadable` each reading; `cuts` says whether the file can be cut then.
-    `dies_at` is the number of the write at which the process dies, after `kept` octets; with `zeros` the file system
+    `fault` makes each write fail, an append after `kept` octets, a replacement where `late` after it was made, and
+    `unreadable` each reading; `cuts` says whether the file can be cut then. `dies_at` is the number of the write at which the process dies, after `kept` octets; with `zeros` the file system
     had made room for the others. A replacement is all or nothing: all where `kept` is not 0.
     """
 
@@ -18,6 +18,7 @@ class Disk:
         self.fault: OSError | None = None
         self.unreadable: OSError | None = None
         self.cuts = True
+        self.late = False
         self.dies_at = -1
         self.kept = 0
         self.zeros = False
@@ -47,10 +48,12 @@ class Disk:
     def replace(self, octets: bytes) -> None:
         self._begin(1)
         self.replaced += 1
-        if self.fault:
+        if self.fault and not self.late:
             raise self.fault
         if not self._dying or self.kept:
             self.octets = octets
+        if self.fault:
+            raise self.fault
         if self._dying:
             raise KilledError
 

@@ -1,7 +1,8 @@
 """What a vault does for each operation: one function a request, in a table.
 
 A function decides, and returns the answer, or the `Work` that leads to it. It refuses by raising, before anything has
-changed; the lock is held where something changes.
+changed but the count of wrong PINs. The lock is held where something changes, in a function, in its work or in what
+follows that; heavy work is done outside it.
 """
 
 from collections.abc import Callable
@@ -104,13 +105,22 @@ def _login(caller: Caller, request: hsm.Login) -> Outcome:
         caller.session.log_in()
         return Nothing()
 
-    return _attempt(caller.vault, request.pin, caller.vault.partition.settle, log_in)
+    vault = caller.vault
+
+    def settle(tried: Pin) -> None:
+        with vault.lock:
+            vault.partition.settle(tried)
+
+    return _attempt(vault, request.pin, settle, log_in)
 
 
 def _attempt(
     vault: Vault, pin: bytes, settle: Callable[[Pin], None], then: Callable[[object], Struct]
 ) -> Work:
-    """Return the work that counts an attempt, derives the digest of the PIN, and has `settle` compare it."""
+    """Return the work that counts an attempt, derives the digest of the PIN, and has `settle` compare it.
+
+    `settle` is called without the lock, in this attempt's turn: no other one comes between its steps.
+    """
     held = vault.partition
     delay = held.pin_delay
 
@@ -119,10 +129,8 @@ def _attempt(
             with vault.lock:
                 if held.pin_delay > delay:
                     raise PeerError(Status.FAILED, "other attempts were wrong meanwhile: try again")
-                salt = held.begin_attempt().salt
-            tried = Pin(salt, pin_digest(pin, salt))
-            with vault.lock:
-                settle(tried)
+                salt = held.begin_attempt()
+            settle(Pin(salt, pin_digest(pin, salt)))
 
     return Work(compare, then, delay)
 
@@ -139,7 +147,11 @@ def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
     pins.check_new(request.new)
 
     def settle(tried: Pin) -> None:
-        vault.partition.set_pin(tried, pins.digest_new(request.new, vault.entropy))
+        with vault.lock:
+            vault.partition.judge(tried)
+        new = pins.digest_new(request.new, vault.entropy)
+        with vault.lock:
+            vault.partition.set_pin(tried, new)
 
     return _attempt(vault, request.old, settle, lambda done: Nothing())
 

@@ -36,21 +36,13 @@ class Identity:
     mldsa: PrivateKey
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A PIN that is about to be compared and was counted as wrong already; wait `delay` seconds before."""
-
-    salt: bytes
-    delay: float
-
-
 class Partition:
     """The state of one partition; `open_partition` makes it."""
 
     def __init__(self, number: int, store: Store, seal: KeySeal, birth: Birth, pin: Pin) -> None:
         self.number = number
         self.generation = 0
-        """Counts the changes of token objects."""
+        """Counts the changes of token objects: what `objects` holds is never older than this says."""
         self.seal = seal
         self.identity = Identity(
             _identity_key(seal, Suite.P384, birth.ecc), _identity_key(seal, Suite.ML_DSA_87, birth.mldsa)
@@ -77,25 +69,28 @@ class Partition:
 
     # --- records ----------------------------------------------------------------------------------------------
 
-    def _commit(self, body: Body) -> None:
+    def _commit(self, body: Body, made: Sequence[KeyObject] = ()) -> None:
         self._store.append(records.encode(body))
-        self.apply(body)
+        self.apply(body, made)
 
-    def apply(self, body: Body) -> None:
-        """Make the change that a record of the store describes."""
+    def apply(self, body: Body, made: Sequence[KeyObject] = ()) -> None:
+        """Make the change that a record of the store describes; `made` are its objects where they are there already.
+
+        Others look without a lock: whoever reads the new generation also sees the new objects.
+        """
         match body:
             case Pin():
                 self._pin = body
             case Failures():
                 self._pin = Pin(self._pin.salt, self._pin.digest, body.failures)
             case Put():
-                self.generation, self._next_handle = body.generation, body.next_handle
-                self.objects.update(
-                    (one.description.handle, KeyObject(one, self.seal)) for one in body.objects
-                )
-            case Remove():
+                made = made or [KeyObject(one, self.seal) for one in body.objects]
+                self.objects.update((one.description.handle, one) for one in made)
+                self._next_handle = body.next_handle
                 self.generation = body.generation
+            case Remove():
                 self.objects.pop(body.handle, None)
+                self.generation = body.generation
             case Birth():
                 raise Refused("store-content", "a partition that was born twice")
             case _:
@@ -111,23 +106,24 @@ class Partition:
 
     # --- the PIN ----------------------------------------------------------------------------------------------
 
-    def begin_attempt(self) -> Attempt:
-        """Count a wrong PIN, durably, and say how the right one is told; PIN_LOCKED after too many."""
-        delay = pins.delay(self._pin.failures)
+    def begin_attempt(self) -> bytes:
+        """Count a wrong PIN, durably, and return the salt to try one with; PIN_LOCKED after too many."""
+        pins.refuse_locked(self._pin.failures)
         self._commit(Failures(self._pin.failures + 1))
-        return Attempt(self._pin.salt, delay)
+        return self._pin.salt
 
     def settle(self, tried: Pin) -> None:
-        """Take the count back where the PIN was right; otherwise refuse it with PIN_INCORRECT or PIN_LOCKED."""
-        self._refuse_wrong(tried)
+        """Take the count back where the PIN was right; otherwise refuse it as `judge` does."""
+        self.judge(tried)
         self._commit(Failures(0))
 
     def set_pin(self, tried: Pin, new: Pin) -> None:
         """Put a new PIN in place of the one that was tried, if that was right."""
-        self._refuse_wrong(tried)
+        self.judge(tried)
         self._commit(new)
 
-    def _refuse_wrong(self, tried: Pin) -> None:
+    def judge(self, tried: Pin) -> None:
+        """Refuse a wrong PIN with PIN_INCORRECT or PIN_LOCKED; the count stays as it is."""
         if pins.is_right(self._pin, tried):
             return
         if not self.pin_attempts:
@@ -141,8 +137,7 @@ class Partition:
         if len(self.objects) + len(drafts) > OBJECT_LIMIT:
             raise PeerError(Status.STORE_FULL, f"a partition holds {OBJECT_LIMIT} objects")
         made = [self._object(handle, draft) for handle, draft in enumerate(drafts, self._next_handle)]
-        self._put([one.stored for one in made], self._next_handle + len(made))
-        self.objects.update((one.description.handle, one) for one in made)
+        self._put(made, self._next_handle + len(made))
         return made
 
     def _object(self, handle: int, draft: Draft) -> KeyObject:
@@ -152,15 +147,14 @@ class Partition:
     def change(self, old: KeyObject, template: Template) -> KeyObject:
         """Give an object another template."""
         new = old.changed(template)
-        self._put([new.stored], self._next_handle)
-        self.objects[new.description.handle] = new
+        self._put([new], self._next_handle)
         return new
 
-    def _put(self, objects: Sequence[StoredObject], next_handle: int) -> None:
-        self._commit(Put(self.generation + 1, next_handle, tuple(objects)))
+    def _put(self, made: Sequence[KeyObject], next_handle: int) -> None:
+        self._commit(Put(self.generation + 1, next_handle, tuple(one.stored for one in made)), made)
 
     def destroy(self, handle: int) -> None:
-        """Forget an object. Its sealed key stays in the file until that is begun anew, at the next start."""
+        """Forget an object. Its sealed key stays in the file until that is begun anew, at the next start at the latest."""
         self._commit(Remove(self.generation + 1, handle))
 
 
@@ -176,7 +170,7 @@ def open_partition(
     seal = KeySeal(seal_key, entropy)
     if store.is_new:
         return _make(number, store, seal, entropy)
-    match [records.decode(record) for record in store.records]:
+    match [records.decode(record) for record in store.take_records()]:
         case [Birth() as birth, Pin() as pin, *changes]:
             partition = Partition(number, store, seal, birth, pin)
         case _:

@@ -6,15 +6,12 @@ from endocarp.crypto.digest import equal
 from endocarp.crypto.primitives import pin_digest
 from endocarp.errors import PeerError
 from endocarp.hsm.records import Pin
-from endocarp.wire.hsm import PIN_LIMIT, Status
+from endocarp.wire.hsm import PIN_ATTEMPTS, PIN_LIMIT, SHORTEST_PIN, Status
 
 PIN_DIGITS = 8
-SHORTEST_PIN = 6
-"""The least size of a PIN that its owner chooses, in octets; the greatest is PIN_LIMIT."""
 
 DELAYS = (0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""How many seconds an attempt waits, by the wrong ones before it; there are no more attempts than these."""
-ATTEMPTS = len(DELAYS)
+"""How many seconds an attempt waits, by the wrong ones before it: one for each of PIN_ATTEMPTS."""
 
 _SALT_SIZE = 16
 
@@ -42,14 +39,19 @@ def check_new(pin: bytes) -> None:
 
 def attempts_left(failures: int) -> int:
     """Return how many more wrong PINs lock the partition; 0 where it is locked."""
-    return max(ATTEMPTS - failures, 0)
+    return max(PIN_ATTEMPTS - failures, 0)
 
 
 def delay(failures: int) -> float:
     """Return how many seconds the next attempt waits; refuse it with PIN_LOCKED where there is none."""
-    if failures >= ATTEMPTS:
-        raise PeerError(Status.PIN_LOCKED, f"the PIN was wrong {ATTEMPTS} times")
+    refuse_locked(failures)
     return DELAYS[failures]
+
+
+def refuse_locked(failures: int) -> None:
+    """Refuse another attempt with PIN_LOCKED after too many wrong PINs."""
+    if failures >= PIN_ATTEMPTS:
+        raise PeerError(Status.PIN_LOCKED, f"the PIN was wrong {PIN_ATTEMPTS} times")
 
 
 def is_right(pin: Pin, tried: Pin) -> bool:

@@ -19,6 +19,8 @@ class Session:
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.phase = Phase.GREETING
+        self.generation = 0
+        """The partition's, as the answer under way tells it: taken before its work, or with the change it made."""
         self._objects: dict[int, KeyObject] = {}
         self._next_handle = SESSION_HANDLE + 1
 
@@ -38,7 +40,8 @@ class Session:
     def log_out(self) -> None:
         """Go back to what anybody may do; private session objects are gone."""
         self.phase = Phase.PUBLIC
-        # PKCS#11 3.1, 5.6.9: "When C_Logout is called, any of the application's private session objects are destroyed".
+        # PKCS#11 Base 2.40, 5.6.8: "In addition, all private session objects from sessions belonging to the
+        # application are destroyed".
         self._objects = {handle: one for handle, one in self._objects.items() if not one.is_private}
 
     def close(self) -> None:
@@ -61,12 +64,15 @@ class Session:
     def _sees(self, found: KeyObject) -> bool:
         return not found.is_private or self.logged_in
 
+    # Each change is made under the vault's lock: the generation read then is the one that it has made.
+
     def add(self, drafts: Sequence[Draft]) -> list[KeyObject]:
         """Keep these objects, all or none: those with TOKEN in the partition, the others here."""
         durable = [draft for draft in drafts if draft.template.policy & Policy.TOKEN]
         if len(self._objects) + len(drafts) - len(durable) > OBJECT_LIMIT:
             raise PeerError(Status.STORE_FULL, f"a connection holds {OBJECT_LIMIT} session objects")
         kept = iter(self.partition.add(durable) if durable else [])
+        self.generation = self.partition.generation
         return [next(kept) if draft.template.policy & Policy.TOKEN else self._add(draft) for draft in drafts]
 
     def _add(self, draft: Draft) -> KeyObject:
@@ -80,7 +86,9 @@ class Session:
         """Give an object another template, durably where it is a token object."""
         handle = old.description.handle
         if handle not in self._objects:
-            return self.partition.change(old, template)
+            changed = self.partition.change(old, template)
+            self.generation = self.partition.generation
+            return changed
         self._objects[handle] = old.changed(template)
         return self._objects[handle]
 
@@ -88,3 +96,4 @@ class Session:
         """Destroy an object, durably where it is a token object."""
         if self._objects.pop(handle, None) is None:
             self.partition.destroy(handle)
+            self.generation = self.partition.generation

@@ -4,15 +4,17 @@
     header   8 octets magic | u16 version | u32 partition | 32 octets salt
     record   u32 length | 16 octets tag of it | `length` octets: ciphertext and its tag
 
-All integers are little-endian. The key of a file is HKDF-SHA-384 of the partition's seal key, with the file's salt,
-and its header as info. Tags are AES-256-GCM's; the nonces of record n, from 0, are 2n for its length and 2n + 1 for
-itself, and each tag also covers the tag before it, so that a record fits one place of one file only. A file is begun anew, with a new salt, when the store
-is opened, when the log has grown, and after a write that failed: no nonce meets the same key twice, whatever a crash
-left behind. Rollback to an older copy of the whole file is not seen.
+All integers are little-endian, but nonces, which are big-endian. The key of a file is HKDF-SHA-384 of the partition's
+seal key, with the file's salt, and its header as info. Tags are AES-256-GCM's; the nonces of record n, from 0, are 2n
+for its length and 2n + 1 for itself, and each tag also covers the tag before it, so that a record fits one place of
+one file only. A file is begun anew, with a new salt, when the store is opened, when the log has grown, and after a
+write that failed: no nonce meets the same key twice, whatever a crash left behind. Rollback to an older copy of the
+whole file is not seen.
 
 A record that was not written to its end was never acknowledged. It is told from one that was changed by its length,
 which has a tag of its own: where the file ends before the record does, or reads as zero from the tag on, or from
-the sector on that begins within the tag, the record is torn, and is cut. A record that is all there and does not fit its tag closes the store.
+the sector on that begins within the tag, the record is torn, and is cut. A record that is all there and does not fit
+its tag closes the store.
 """
 
 import contextlib
@@ -69,6 +71,9 @@ class _Header(Struct):
 class _Head(Struct):
     length: U32
     tag: Annotated[bytes, Octets(_TAG_SIZE)]
+
+
+_HEAD_SIZE = _Head.fixed_size()
 
 
 @dataclass
@@ -134,7 +139,7 @@ class _File:
         """Refuse the tag that does not fit at offset `tag`, unless nothing was written there or any further."""
         sector = -(-tag // _SECTOR) * _SECTOR
         begins = sector if sector < tag + _TAG_SIZE else tag
-        if any(data[tag:]) and any(data[begins:]):
+        if any(data[begins:]):
             raise Refused("store-record", f"record {self.sequence} of the sealed store was changed", _HINT)
 
     def _pass(self, sealed: bytes) -> None:
@@ -146,8 +151,8 @@ class _File:
 class Store:
     """The records of one partition, oldest first, and the way to add one.
 
-    `Store(…)` reads what is there into `records`; `torn` says how many octets of an unfinished record it left out.
-    Nothing can be added before `begin` has named where a snapshot of the whole state comes from.
+    `Store(…)` reads what is there, for `take_records`; `torn` says how many octets of an unfinished record it left
+    out. Nothing can be added before `begin` has named where a snapshot of the whole state comes from.
     """
 
     def __init__(
@@ -156,7 +161,7 @@ class Store:
         self._storage, self._seal_key, self._partition, self._entropy = storage, seal_key, partition, entropy
         self._file: _File | None = None
         self._snapshot: Callable[[], Iterable[bytes]] = tuple
-        self.records: list[bytes] = []
+        self._records: list[bytes] = []
         self.torn = 0
         try:
             data = storage.read()
@@ -173,8 +178,13 @@ class Store:
             record = file.open(data)
             if record is None:
                 break
-            self.records.append(record)
+            self._records.append(record)
         self.torn = len(data) - file.size
+
+    def take_records(self) -> list[bytes]:
+        """Return the records that were read, oldest first, and forget them: old PINs and destroyed keys stand there."""
+        records, self._records = self._records, []
+        return records
 
     def _open_file(self, data: memoryview) -> _File:
         try:
@@ -193,14 +203,15 @@ class Store:
     def begin(self, snapshot: Callable[[], Iterable[bytes]]) -> None:
         """Write the whole state, which `snapshot` gives as records, as a new file; Refused where that fails.
 
-        After a refusal the old file is still there, and each `append` tries to begin anew first.
+        After a refusal a crash leaves the old file, or the new one where only its place in the directory could not be
+        made sure of; each `append` tries to begin anew first.
         """
         self._snapshot = snapshot
         self._begin(snapshot())
 
     def _begin(self, records: Iterable[bytes]) -> None:
         header = _Header(partition=self._partition, salt=self._entropy(32))
-        file = self._file_of(header, header.SIZE or 0)
+        file = self._file_of(header, header.fixed_size())
         octets = header.encode() + b"".join([file.seal(record) for record in records])
         file.begun = len(octets)
         try:
@@ -212,7 +223,10 @@ class Store:
     def append(self, record: bytes) -> None:
         """Add a record: it survives a crash once this has returned; Refused where it could not be added.
 
-        After a refusal the store is as it was before.
+        After a refusal the caller's state is the one before, and the next record is put behind that. What a crash leaves
+        until then is that state too, unless the disk failed twice: where the record was written, and could neither be
+        made sure of nor cut again, or stands in a new file whose place in the directory could not be made sure of, the
+        next start may find it.
         """
         file = self._file
         if file is None or file.grown:
@@ -235,6 +249,3 @@ def _refused(error: OSError) -> Refused:
     if error.errno in _NO_ROOM:
         return Refused(FULL, "there is no room left for the sealed store", "free some room on its disk")
     return Refused(FAILED, f"the sealed store cannot be used: {error.strerror}", "look after its disk")
-
-
-_HEAD_SIZE = _Head.SIZE or 0

@@ -8,16 +8,13 @@ from endocarp.hsm.mechanisms import DIGESTS, MECHANISMS
 from endocarp.hsm.token_sessions import Digesting, Session, whole
 from endocarp.hsm.token_view import Handler, Steps, TokenView, ask, octets
 from endocarp.wire.cryptoki import CKR, CKU, UNAVAILABLE_INFORMATION, SlotFlags, TokenFlags
-from endocarp.wire.hsm import DATA_LIMIT, PIN_LIMIT, Info, Random, SetPin
+from endocarp.wire.hsm import DATA_LIMIT, PIN_ATTEMPTS, PIN_LIMIT, SHORTEST_PIN, Info, Random, SetPin
 from endocarp.wire.p11 import ByteArray, Mechanism, UlongArray, Version
 from endocarp.wire.p11_calls import Call, Values
 
 SLOT = 0
 """The one slot: a partition has its own socket."""
 HANDSHAKE = b"PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1"
-SHORTEST_PIN = 6
-PIN_ATTEMPTS = 10
-"""So many wrong PINs lock the partition."""
 RANDOM_LIMIT = 1 << 19
 """The most random octets of one call."""
 CRYPTOKI = Version(2, 40)

@@ -79,6 +79,8 @@ class VaultConnection:
             number, self._tag = hsm.decode_header(data)
         except DecodeError as error:
             return [Close(str(error))]
+        # Taken before anything is looked at: an answer may show more than its generation says, never less.
+        self._session.generation = self._vault.partition.generation
         try:
             permitted = _PERMITTED[self._session.phase].get(number)
             if permitted is None:
@@ -133,13 +135,12 @@ class VaultConnection:
         return refusal(self._session.phase, Operation(number))
 
     def _answer(self, body: bytes) -> list[Event]:
-        self._outgoing.append(hsm.encode_reply(Status.OK, self._tag, self._vault.partition.generation, body))
+        self._outgoing.append(hsm.encode_reply(Status.OK, self._tag, self._session.generation, body))
         return []
 
     def _fail(self, error: EndocarpError) -> list[Event]:
         reason = _reason(error).encode()[: hsm.REASON_LIMIT]
-        generation = self._vault.partition.generation
-        self._outgoing.append(hsm.encode_reply(status_of(error), self._tag, generation, reason))
+        self._outgoing.append(hsm.encode_reply(status_of(error), self._tag, self._session.generation, reason))
         return []
 
 

@@ -108,6 +108,13 @@ class Struct:
         cls.SIZE = None if None in sizes else sum(cast("list[int]", sizes))
 
     @classmethod
+    def fixed_size(cls) -> int:
+        """Return SIZE of a struct that has one; a TypeError where a field is of variable size."""
+        if cls.SIZE is None:
+            raise TypeError(f"{cls.__name__} is of variable size")
+        return cls.SIZE
+
+    @classmethod
     def decode(cls, data: Data, context: Context = NO_CONTEXT) -> Self:
         """Read one struct that fills `data` completely."""
         value, end = cls.decode_from(data, 0, context)

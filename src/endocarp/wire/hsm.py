@@ -50,6 +50,10 @@ ATTRIBUTE_COUNT = 64
 ATTRIBUTES_LIMIT = 16 * 1024
 """The most octets that the values of all application attributes of one object take together."""
 PIN_LIMIT = 64
+SHORTEST_PIN = 6
+"""The least size of a PIN that its owner chooses, in octets; the greatest is PIN_LIMIT."""
+PIN_ATTEMPTS = 10
+"""So many wrong PINs lock the partition."""
 NONCE_SIZE = 32
 SESSION_HANDLE = 1 << 63
 """Set in the handle of every object that lives only as long as its connection."""
@@ -114,7 +118,9 @@ class Status(enum.IntEnum):
     STORE_FULL = 16
     """There is no room for another object; nothing has changed."""
     STORE_FAILED = 17
-    """The store could not be written; nothing has changed."""
+    """The store could not be written; nothing has changed.
+
+    Only where the disk also failed to take back what it had written may the change be found at the next start."""
     FAILED = 18
     """The vault could not do it for a reason of its own; nothing has changed."""
 

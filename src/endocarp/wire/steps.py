@@ -441,14 +441,16 @@ class WithPadding:
         self.where, self.to, self.steps = where, form.to, steps
 
     def read(self, values: Values, data: Data, at: int, context: Context) -> int:
-        """Read the field and skip what pads it."""
+        """Read the field and the zero octets that pad it."""
         end = at
         for step in self.steps:
             end = step.read(values, data, end, context)
-        end += (at - end) % self.to
-        if end > len(data):
+        padding = bytes(data[end : end + (at - end) % self.to])
+        if len(padding) != (at - end) % self.to:
             raise DecodeError(self.where, "padding cut short")
-        return end
+        if any(padding):
+            raise DecodeError(self.where, "padding that is not zero")
+        return end + len(padding)
 
     def write(self, values: Values, out: list[bytes], context: Context) -> None:
         """Write the field, then zero octets up to the boundary."""

@@ -37,7 +37,7 @@ def made() -> Iterator[tuple[bytes, Secret]]:
     with Secret(bytes(32)) as key:
         partition, pin = open_partition(2, disk, key, entropy)
         assert pin is not None
-        partition.set_pin(digest_of(pin, partition.begin_attempt().salt), digest_new(PIN, entropy))
+        partition.set_pin(digest_of(pin, partition.begin_attempt()), digest_new(PIN, entropy))
         yield disk.octets, key
 
 
@@ -131,11 +131,13 @@ class Watch:
     def __init__(self, vault: Vault) -> None:
         self.partition = vault.partition
         self.left: list[int] = []
+        self.held = False
 
     def __enter__(self) -> None:
-        pass
+        self.held = True
 
     def __exit__(self, *_: object) -> None:
+        self.held = False
         self.left.append(self.partition.pin_attempts)
 
 
@@ -147,6 +149,21 @@ def test_login_with_a_wrong_pin_is_counted_before_it_is_compared(stranger: Calle
     assert not stranger.session.logged_in
     asked(watched, hsm.Login(PIN))
     assert watch.left == [9, 9, 8, 10]
+
+
+def test_the_digests_of_pins_are_made_while_others_may_change_the_partition(stranger: Caller) -> None:
+    watch = Watch(stranger.vault)
+
+    def entropy(size: int) -> bytes:
+        assert not watch.held
+        watch.left.append(-size)
+        return bytes(size)
+
+    watched = replace(stranger, vault=replace(stranger.vault, lock=watch, entropy=entropy))
+    assert refusal(watched, hsm.SetPin(b"wrong", b"another")) is Status.PIN_INCORRECT
+    assert watch.left == [9, 9]
+    asked(watched, hsm.SetPin(PIN, b"another"))
+    assert watch.left == [9, 9, 8, 8, -16, 10]
 
 
 def test_login_waits_from_the_fourth_attempt_on(stranger: Caller) -> None:

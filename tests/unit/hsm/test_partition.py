@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import Any
 
 import pytest
 from tests.simulators.disk import Disk
@@ -12,7 +13,7 @@ from endocarp.crypto.secret import Secret
 from endocarp.errors import PeerError, Refused
 from endocarp.hsm import partition as partitions
 from endocarp.hsm.attributes import default_policy, key_class
-from endocarp.hsm.keys import Draft, make_key, public_octets
+from endocarp.hsm.keys import Draft, KeyObject, make_key, public_octets
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.pin import digest_new
 from endocarp.hsm.records import Birth, Failures, Pin, encode
@@ -69,7 +70,7 @@ def labels(partition: Partition) -> dict[int, str]:
 
 
 def tried(pin: bytes, partition: Partition) -> Pin:
-    salt = partition.begin_attempt().salt
+    salt = partition.begin_attempt()
     return Pin(salt, pin_digest(pin, salt))
 
 
@@ -196,7 +197,10 @@ def test_a_right_pin_takes_the_count_back(
 def test_the_tenth_wrong_pin_locks_for_good(
     partition: Partition, disk: Disk, seal_key: Secret, pin: bytes
 ) -> None:
-    waits = [partition.begin_attempt().delay for _ in range(9)]
+    waits = []
+    for _ in range(9):
+        waits.append(partition.pin_delay)
+        partition.begin_attempt()
     assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32]
     wrong = tried(b"wrong pin", partition)
     assert status(lambda: partition.settle(wrong)) is Status.PIN_LOCKED
@@ -230,6 +234,37 @@ def test_a_store_without_its_beginning_is_refused(seal_key: Secret, records: lis
     with pytest.raises(Refused) as caught:
         open_partition(1, disk, seal_key, entropy)
     assert caught.value.rule == "store-content"
+
+
+class Watched(dict[int, KeyObject]):
+    """Objects that note which generation their partition told when one of them came or went."""
+
+    def __init__(self, partition: Partition) -> None:
+        super().__init__(partition.objects)
+        self.partition = partition
+        self.told: list[int] = []
+
+    def update(self, *others: Any) -> None:
+        self.told.append(self.partition.generation)
+        super().update(*others)
+
+    def pop(self, *handle: Any) -> Any:
+        self.told.append(self.partition.generation)
+        return super().pop(*handle)
+
+
+def test_whoever_reads_a_generation_finds_objects_that_are_as_new(partition: Partition) -> None:
+    partition.objects = watched = Watched(partition)
+    (one,) = partition.add([draft("one")])
+    partition.change(one, Template(one.description.template.policy, "two"))
+    partition.destroy(1)
+    assert watched.told == [0, 1, 2]
+    assert partition.generation == 3
+
+
+def test_the_records_of_the_store_are_not_kept(partition: Partition, disk: Disk, seal_key: Secret) -> None:
+    again = opened(disk, seal_key)
+    assert again._store.take_records() == []
 
 
 def test_a_partition_that_was_born_twice_is_refused(

@@ -7,7 +7,7 @@ import pytest
 from endocarp.errors import PeerError
 from endocarp.hsm import pin as pins
 from endocarp.hsm.records import Pin
-from endocarp.wire.hsm import PIN_LIMIT, Status
+from endocarp.wire.hsm import PIN_ATTEMPTS, PIN_LIMIT, Status
 
 
 def test_a_pin_has_eight_digits() -> None:
@@ -40,8 +40,8 @@ def test_any_other_new_pin_is_refused(pin: bytes) -> None:
 
 
 def test_attempts_wait_from_the_fourth_on_and_longer_each_time() -> None:
-    waits = [pins.delay(failures) for failures in range(pins.ATTEMPTS)]
-    assert len(waits) == 10
+    waits = [pins.delay(failures) for failures in range(PIN_ATTEMPTS)]
+    assert tuple(waits) == pins.DELAYS
     assert waits[:3] == [0, 0, 0]
     assert all(earlier < later for earlier, later in pairwise(waits[2:]))
 

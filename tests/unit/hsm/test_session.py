@@ -125,6 +125,18 @@ def test_objects_are_changed_where_they_lie(session: Session, partition: Partiti
     assert partition.generation == 2
 
 
+def test_the_answer_to_a_change_tells_the_generation_that_it_has_made(session: Session) -> None:
+    made = session.add(pair("mine"))
+    session.destroy(made[0].description.handle)
+    assert session.generation == 0
+    kept = session.add(pair("ours", Policy.TOKEN))
+    assert session.generation == 1
+    session.change(kept[0], Template(kept[0].description.template.policy, "other"))
+    assert session.generation == 2
+    session.destroy(kept[0].description.handle)
+    assert session.generation == 3
+
+
 def test_objects_are_destroyed_where_they_lie(session: Session, partition: Partition) -> None:
     for policy in (Policy.TOKEN, NEITHER):
         for one in session.add(pair("old", policy)):

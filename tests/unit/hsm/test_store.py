@@ -47,14 +47,14 @@ def written(key: Secret, *records: bytes) -> Disk:
 def test_a_new_store_has_no_records(seal_key: Secret) -> None:
     store = opened(Disk(), seal_key)
     assert store.is_new
-    assert store.records == []
+    assert store.take_records() == []
 
 
 def test_what_was_appended_is_read_in_its_order(seal_key: Secret) -> None:
     disk = written(seal_key, b"one", b"", b"three" * 1000)
     store = opened(disk, seal_key)
     assert not store.is_new
-    assert store.records == [b"one", b"", b"three" * 1000]
+    assert store.take_records() == [b"one", b"", b"three" * 1000]
     assert store.torn == 0
 
 
@@ -66,8 +66,8 @@ def test_each_file_has_a_key_of_its_own(seal_key: Secret) -> None:
     first = written(seal_key, b"one", b"two")
     second = Disk(first.octets)
     store = opened(second, seal_key, entropy=bytes)
-    store.begin(lambda: store.records)
-    assert opened(second, seal_key).records == [b"one", b"two"]
+    store.begin(store.take_records)
+    assert opened(second, seal_key).take_records() == [b"one", b"two"]
     assert first.octets[HEADER:] != second.octets[HEADER:]
 
 
@@ -129,7 +129,7 @@ def test_a_last_record_shorter_than_declared_is_cut_and_told(seal_key: Secret) -
     kept = len(whole) - HEAD - len(b"two") - TAG
     for size in range(kept + 1, len(whole)):
         store = opened(Disk(whole[:size]), seal_key)
-        assert store.records == [b"one"]
+        assert store.take_records() == [b"one"]
         assert store.torn == size - kept
 
 
@@ -141,7 +141,7 @@ def test_an_all_zero_tail_is_cut_and_told(seal_key: Secret) -> None:
         for beyond in (0, 1, HEAD, 4096):
             octets = whole[:size] + bytes(len(whole) - size + beyond)
             store = opened(Disk(octets), seal_key)
-            assert store.records == [b"one"]
+            assert store.take_records() == [b"one"]
             assert store.torn == len(octets) - kept
 
 
@@ -151,7 +151,7 @@ def test_sectors_that_were_never_written_are_cut_wherever_a_record_stands_in_the
         kept = len(whole) - HEAD - SECTOR - TAG
         for written_to in range(-(-kept // SECTOR) * SECTOR, len(whole), SECTOR):
             store = opened(Disk(whole[:written_to] + bytes(len(whole) - written_to)), seal_key)
-            assert store.records == [bytes(filler)]
+            assert store.take_records() == [bytes(filler)]
             assert store.torn == len(whole) - kept
 
 
@@ -165,7 +165,7 @@ def test_zeros_that_begin_within_a_tag_and_a_sector_are_refused(seal_key: Secret
 
 def test_zeros_behind_a_whole_record_are_cut(seal_key: Secret) -> None:
     whole = written(seal_key, b"one").octets
-    assert opened(Disk(whole + bytes(4096)), seal_key).records == [b"one"]
+    assert opened(Disk(whole + bytes(4096)), seal_key).take_records() == [b"one"]
 
 
 def test_a_full_record_with_a_bad_tag_is_refused(seal_key: Secret) -> None:
@@ -186,13 +186,13 @@ def test_zeros_in_the_middle_are_refused(seal_key: Secret) -> None:
 def test_a_record_that_is_too_long_is_refused_and_the_store_goes_on(seal_key: Secret) -> None:
     disk = written(seal_key, b"one")
     store = opened(disk, seal_key)
-    store.begin(lambda: store.records)
+    store.begin(store.take_records)
     store.append(bytes(RECORD_LIMIT - TAG))
     with pytest.raises(Refused) as caught:
         store.append(bytes(RECORD_LIMIT - TAG + 1))
     assert caught.value.rule == "store-full"
     store.append(b"two")
-    assert opened(disk, seal_key).records[-1] == b"two"
+    assert opened(disk, seal_key).take_records()[-1] == b"two"
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,39 @@ def test_a_failed_append_leaves_the_store_as_it_was(seal_key: Secret, number: in
             store.append(b"two")
         assert caught.value.rule == rule
         assert disk.octets == before
-        assert opened(disk, seal_key).records == [b"one"]
+        assert opened(disk, seal_key).take_records() == [b"one"]
     disk.fault = None
     store.append(b"three")
-    assert opened(disk, seal_key).records == [b"one", b"three"]
+    assert opened(disk, seal_key).take_records() == [b"one", b"three"]
+
+
+def test_the_records_that_were_read_are_given_once(seal_key: Secret) -> None:
+    store = opened(written(seal_key, b"one"), seal_key)
+    assert store.take_records() == [b"one"]
+    assert store.take_records() == []
+
+
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_what_a_disk_that_fails_twice_has_kept_is_gone_with_the_next_record(
+    seal_key: Secret, *, begun_anew: bool
+) -> None:
+    disk = written(seal_key, b"one")
+    store = opened(disk, seal_key)
+    records = [b"one"]
+    store.begin(lambda: records)
+    disk.fault, disk.kept, disk.cuts, disk.late = OSError(errno.EIO, "fault"), 0, True, True
+    if begun_anew:
+        with pytest.raises(Refused):
+            store.append(b"zero")
+    else:
+        disk.kept, disk.cuts = 1000, False
+    with pytest.raises(Refused):
+        store.append(b"two")
+    # It was refused, and a start that comes now would find it.
+    assert opened(disk, seal_key).take_records() == [b"one", b"two"]
+    disk.fault = None
+    store.append(b"three")
+    assert opened(disk, seal_key).take_records() == [b"one", b"three"]
 
 
 def test_a_nonce_is_not_used_again_after_a_failed_append(seal_key: Secret) -> None:
@@ -235,7 +264,7 @@ def test_a_nonce_is_not_used_again_after_a_failed_append(seal_key: Secret) -> No
     store.append(b"owt")
     # Another salt, so another key: what an append that failed left on the disk says nothing about what came after.
     assert disk.octets[:HEADER] != leaked[:HEADER]
-    assert opened(disk, seal_key).records == [b"one", b"owt"]
+    assert opened(disk, seal_key).take_records() == [b"one", b"owt"]
 
 
 def test_a_log_that_has_grown_is_begun_anew(seal_key: Secret) -> None:
@@ -246,7 +275,7 @@ def test_a_log_that_has_grown_is_begun_anew(seal_key: Secret) -> None:
         store.append(bytes(GROWTH_LIMIT // 4))
     assert disk.replaced > 1
     assert len(disk.octets) < 2 * GROWTH_LIMIT
-    assert opened(disk, seal_key).records[0] == b"state"
+    assert opened(disk, seal_key).take_records()[0] == b"state"
 
 
 def test_a_store_that_cannot_be_begun_is_refused(seal_key: Secret) -> None:
@@ -257,7 +286,7 @@ def test_a_store_that_cannot_be_begun_is_refused(seal_key: Secret) -> None:
         store.begin(lambda: [b"one"])
     disk.fault = None
     store.append(b"two")
-    assert opened(disk, seal_key).records == [b"one", b"two"]
+    assert opened(disk, seal_key).take_records() == [b"one", b"two"]
 
 
 def test_a_store_that_cannot_be_read_is_refused(seal_key: Secret) -> None:

@@ -4,11 +4,10 @@ import pytest
 from tests.simulators.application import READ_ONLY, READ_WRITE, ROOM, Application, CallError, template
 from tests.simulators.token_vault import PIN, TokenVault
 
-from endocarp.hsm import pin as pins
 from endocarp.hsm.mechanisms import MECHANISMS
-from endocarp.hsm.token_general import HANDSHAKE, PIN_ATTEMPTS, RANDOM_LIMIT, SHORTEST_PIN
+from endocarp.hsm.token_general import HANDSHAKE, RANDOM_LIMIT
 from endocarp.wire.cryptoki import CKM, CKR, CKS, CKU, SlotFlags, TokenFlags
-from endocarp.wire.hsm import DATA_LIMIT, PIN_LIMIT, Operation, Status
+from endocarp.wire.hsm import DATA_LIMIT, PIN_LIMIT, SHORTEST_PIN, Operation, Status
 from endocarp.wire.p11 import Mechanism, Version
 from endocarp.wire.p11_calls import Call
 
@@ -91,10 +90,6 @@ def test_the_token_tells_its_sessions_and_its_pin(application: Application) -> N
     assert (sessions, writing, longest, shortest) == (2, 1, PIN_LIMIT, SHORTEST_PIN)
     expected = TokenFlags.RNG | TokenFlags.LOGIN_REQUIRED | TokenFlags.USER_PIN_INITIALIZED
     assert flags == expected | TokenFlags.TOKEN_INITIALIZED
-
-
-def test_what_is_told_of_pins_is_what_the_vault_holds_to() -> None:
-    assert (PIN_ATTEMPTS, SHORTEST_PIN) == (pins.ATTEMPTS, pins.SHORTEST_PIN)
 
 
 @pytest.mark.parametrize(

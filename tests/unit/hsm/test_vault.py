@@ -1,7 +1,7 @@
 """The core of one connection to a vault: messages in, messages and jobs out."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from threading import Lock
 from typing import Any
@@ -21,6 +21,7 @@ from endocarp.errors import (
     VerificationError,
 )
 from endocarp.hsm.attributes import default_policy
+from endocarp.hsm.keys import KeyObject
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault, VaultConnection, status_of
@@ -174,6 +175,41 @@ def test_a_signature_is_the_body_of_its_reply(user: VaultConnection) -> None:
     own = pair(user, Policy.TOKEN)
     reply = asked(user, hsm.Sign(own.handle, Scheme.ECDSA_SHA256, b"data"))
     assert (reply.status, reply.generation, len(reply.body)) == (Status.OK, 1, 64)
+
+
+class Interrupted(dict[int, KeyObject]):
+    """Objects that somebody changes as soon as they were looked through."""
+
+    def __init__(self, objects: dict[int, KeyObject], change: Callable[[], object]) -> None:
+        super().__init__(objects)
+        self.change = change
+
+    def values(self) -> Any:
+        found = list(super().values())
+        self.change()
+        return found
+
+
+def test_an_answer_tells_no_newer_generation_than_what_it_shows(
+    connection: VaultConnection, vault: Vault, pin: bytes
+) -> None:
+    other = VaultConnection(vault)
+    other.receive(HELLO, NOW)
+    other.outgoing()
+    asked(other, hsm.Login(pin))
+    own = pair(other, Policy.TOKEN)
+    partition = vault.partition
+    plain = partition.objects
+
+    def destroy() -> None:
+        partition.objects = plain
+        assert asked(other, hsm.Destroy(own.handle + 1)).generation == 2
+
+    partition.objects = Interrupted(plain, destroy)
+    before = asked(connection, hsm.Find())
+    assert (before.generation, len(hsm.Objects.decode(before.body).objects)) == (1, 1)
+    after = asked(connection, hsm.Find())
+    assert (after.generation, len(hsm.Objects.decode(after.body).objects)) == (2, 0)
 
 
 def test_a_job_that_fails_is_answered_with_its_error(user: VaultConnection) -> None:

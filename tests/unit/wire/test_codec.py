@@ -120,7 +120,7 @@ def test_a_struct_inherits_fields_and_keeps_class_variables_apart() -> None:
         number: U16
 
     assert Version(1, 2).encode() == b"\x01\0\0\0\x02\0"
-    assert (Request.SIZE, Version.SIZE, Version.CODE) == (4, 6, 7)
+    assert (Request.SIZE, Version.fixed_size(), Version.CODE) == (4, 6, 7)
 
 
 def test_size_is_none_as_soon_as_one_field_varies() -> None:
@@ -132,6 +132,8 @@ def test_size_is_none_as_soon_as_one_field_varies() -> None:
         inner: Annotated[Tail, Nested(Tail)]
 
     assert (Tail.SIZE, Outer.SIZE) == (None, None)
+    with pytest.raises(TypeError, match="Outer is of variable size"):
+        Outer.fixed_size()
 
 
 def test_octets_left_over_are_refused() -> None:

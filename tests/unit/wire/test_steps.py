@@ -447,3 +447,11 @@ def test_padding_that_is_cut_short_is_refused() -> None:
 
     with pytest.raises(DecodeError, match=r"Message.data: padding cut short"):
         Message.decode(b"\x01a\0")
+
+
+def test_padding_that_is_not_zero_is_refused() -> None:
+    class Message(Struct):
+        data: Annotated[bytes, Padded(4, Bytes(u8))]
+
+    with pytest.raises(DecodeError, match=r"Message.data: padding that is not zero"):
+        Message.decode(b"\x01a\0\x01")

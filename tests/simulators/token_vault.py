@@ -17,6 +17,7 @@ from endocarp.wire.hsm import (
     Decrypt,
     Description,
     Destroy,
+    Discard,
     Encrypt,
     Find,
     Generate,
@@ -132,6 +133,7 @@ class TokenVault:
             Find: self._find,
             SetAttributes: self._change,
             Destroy: self._destroy,
+            Discard: self._discard,
             Sign: lambda asked: Data(self._sign(asked)),
             Verify: self._verify,
             Encrypt: lambda asked: Sealed(asked.nonce, asked.data + TAG),
@@ -165,6 +167,11 @@ class TokenVault:
     def _destroy(self, request: Destroy) -> Nothing:
         check_use(Operation.DESTROY, self._get(request.handle))
         self.generation += not request.handle & SESSION_HANDLE
+        del self.objects[request.handle]
+        return Nothing()
+
+    def _discard(self, request: Discard) -> Nothing:
+        self._get(request.handle)
         del self.objects[request.handle]
         return Nothing()
 

@@ -55,7 +55,7 @@ class Vault:
 
 @dataclass(slots=True)
 class Work:
-    """Work for a job, waiting `delay` seconds before; `then` makes its result the answer, which it is itself if None."""
+    """Work for a job, after `delay` seconds; `then` makes its result the answer, which it is itself where that is None."""
 
     run: Callable[[], Any]
     then: Callable[[Any], Struct] | None = None
@@ -252,6 +252,12 @@ def _destroy(caller: Caller, request: hsm.Destroy) -> Outcome:
         found = caller.session.get(request.handle)
         check_use(Operation.DESTROY, found.description)
         caller.session.destroy(request.handle)
+    return Nothing()
+
+
+@_does(hsm.Discard)
+def _discard(caller: Caller, request: hsm.Discard) -> Outcome:
+    caller.session.discard(request.handle)
     return Nothing()
 
 

@@ -33,6 +33,7 @@ _ANYBODY = frozenset(
         Operation.ENCRYPT,
         Operation.RANDOM,
         Operation.REPORT,
+        Operation.DISCARD,
     }
 )
 

@@ -40,7 +40,7 @@ class Session:
     def log_out(self) -> None:
         """Go back to what anybody may do; private session objects are gone."""
         self.phase = Phase.PUBLIC
-        # PKCS#11 Base 2.40, 5.6.8: "In addition, all private session objects from sessions belonging to the
+        # PKCS#11 2.40 Base, 5.6: "In addition, all private session objects from sessions belonging to the
         # application are destroyed".
         self._objects = {handle: one for handle, one in self._objects.items() if not one.is_private}
 
@@ -53,7 +53,7 @@ class Session:
         """Return the object with this handle; NO_SUCH_OBJECT where this connection may not see it."""
         found = self.partition.objects.get(handle) or self._objects.get(handle)
         if found is None or (found.is_private and self.phase is not Phase.USER):
-            raise PeerError(Status.NO_SUCH_OBJECT, f"there is no object {handle:#x}")
+            raise _no_object(handle)
         return found
 
     def visible(self) -> Iterator[KeyObject]:
@@ -97,3 +97,12 @@ class Session:
         if self._objects.pop(handle, None) is None:
             self.partition.destroy(handle)
             self.generation = self.partition.generation
+
+    def discard(self, handle: int) -> None:
+        """Forget a session object: its policy is about who destroys it, not about when it ends."""
+        if self._objects.pop(handle, None) is None:
+            raise _no_object(handle)
+
+
+def _no_object(handle: int) -> PeerError:
+    return PeerError(Status.NO_SUCH_OBJECT, f"there is no object {handle:#x}")

@@ -223,10 +223,10 @@ class Store:
     def append(self, record: bytes) -> None:
         """Add a record: it survives a crash once this has returned; Refused where it could not be added.
 
-        After a refusal the caller's state is the one before, and the next record is put behind that. What a crash leaves
-        until then is that state too, unless the disk failed twice: where the record was written, and could neither be
-        made sure of nor cut again, or stands in a new file whose place in the directory could not be made sure of, the
-        next start may find it.
+        After a refusal the caller's state is the one before, and the next record is put behind that. Until then a
+        crash leaves that state too, unless the disk failed twice: a record that was written, and could neither be made
+        sure of nor cut again, may be found at the next start; so may one in a new file whose place in the directory
+        could not be made sure of.
         """
         file = self._file
         if file is None or file.grown:

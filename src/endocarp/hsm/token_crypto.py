@@ -9,8 +9,8 @@ from types import MappingProxyType
 from endocarp.errors import PeerError
 from endocarp.hsm.attributes import check_use
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
-from endocarp.hsm.token_objects import TokenObject
-from endocarp.hsm.token_sessions import Ciphering, Signing, SigningPlan, Slot, whole
+from endocarp.hsm.token_objects import P11Object
+from endocarp.hsm.token_sessions import ActiveOperation, Ciphering, Signing, SigningPlan, single_part
 from endocarp.hsm.token_view import Handler, Steps, TokenView, octets
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Decrypt, Encrypt, Operation, encode_request
@@ -18,7 +18,7 @@ from endocarp.wire.p11 import ByteArray, Mechanism
 from endocarp.wire.p11_calls import Call, Values
 
 
-def _check_use(operation: Operation, key: TokenObject) -> None:
+def _check_use(operation: Operation, key: P11Object) -> None:
     """Refuse an operation that the key's class or policy does not allow."""
     try:
         check_use(operation, key.description)
@@ -42,12 +42,17 @@ def verify_init(view: TokenView, session: int, mechanism: Mechanism | None, hand
 
 
 def _begin_signing(
-    view: TokenView, operation: Operation, slot: Slot[Signing], mechanism: Mechanism | None, handle: int
+    view: TokenView,
+    operation: Operation,
+    active: ActiveOperation[Signing],
+    mechanism: Mechanism | None,
+    handle: int,
 ) -> None:
+    # PKCS#11 3.0 Base, 5.8 to 5.13: the NULL mechanism ends what is under way, in all kinds of operation.
     if mechanism is None:
-        slot.end()
+        active.end()
         return
-    slot.check_free()
+    active.check_free()
     key = view.key(handle)
     # Every signature begins here: without a parameter, the same key and mechanism always come to the same.
     plan = key.plans.get((operation, mechanism.type)) if mechanism.parameter is None else None
@@ -56,32 +61,33 @@ def _begin_signing(
         plan = SigningPlan(key, sign_rule(mechanism, key.suite))
         if mechanism.parameter is None:
             key.plans[operation, mechanism.type] = plan
-    slot.begin(Signing(plan))
+    active.begin(Signing(plan))
 
 
 def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Steps[Values]:
     """C_Sign."""
-    slot = view.sessions.get(session).sign
-    operation = whole(slot)
+    active = view.sessions.get(session).sign
+    operation = single_part(active)
     if room is None or room < operation.size:
         return (operation.size,)
-    slot.end()
+    active.end()
     return _ask_one(operation.sign(octets(data)))
 
 
 def sign_update(view: TokenView, session: int, data: ByteArray) -> Values:
     """C_SignUpdate."""
-    view.sessions.get(session).sign.current().update(octets(data))
+    with view.sessions.get(session).sign.ended_by_errors() as operation:
+        operation.update(octets(data))
     return ()
 
 
 def sign_final(view: TokenView, session: int, room: int | None) -> Values | Steps[Values]:
     """C_SignFinal."""
-    slot = view.sessions.get(session).sign
-    operation = slot.current()
+    active = view.sessions.get(session).sign
+    operation = active.current()
     if room is None or room < operation.size:
         return (operation.size,)
-    slot.end()
+    active.end()
     return _ask_one(operation.sign(b""))
 
 
@@ -92,24 +98,25 @@ def _ask_one(request: bytes) -> Steps[Values]:
 
 def verify(view: TokenView, session: int, data: ByteArray, signature: ByteArray) -> Steps[Values]:
     """C_Verify."""
-    slot = view.sessions.get(session).verify
-    operation = whole(slot)
-    slot.end()
+    active = view.sessions.get(session).verify
+    operation = single_part(active)
+    active.end()
     yield operation.verify(octets(signature), octets(data))
     return ()
 
 
 def verify_update(view: TokenView, session: int, data: ByteArray) -> Values:
     """C_VerifyUpdate."""
-    view.sessions.get(session).verify.current().update(octets(data))
+    with view.sessions.get(session).verify.ended_by_errors() as operation:
+        operation.update(octets(data))
     return ()
 
 
 def verify_final(view: TokenView, session: int, signature: ByteArray) -> Steps[Values]:
     """C_VerifyFinal."""
-    slot = view.sessions.get(session).verify
-    operation = slot.current()
-    slot.end()
+    active = view.sessions.get(session).verify
+    operation = active.current()
+    active.end()
     yield operation.verify(octets(signature), b"")
     return ()
 
@@ -132,29 +139,29 @@ def decrypt_init(view: TokenView, session: int, mechanism: Mechanism | None, han
 def _begin_cipher(
     view: TokenView,
     request: type[Encrypt] | type[Decrypt],
-    slot: Slot[Ciphering],
+    active: ActiveOperation[Ciphering],
     mechanism: Mechanism | None,
     handle: int,
 ) -> None:
     if mechanism is None:
-        slot.end()
+        active.end()
         return
-    slot.check_free()
+    active.check_free()
     key = view.key(handle)
     _check_use(request.OPERATION, key)
-    slot.begin(Ciphering(request, key, cipher_rule(mechanism, key.suite)))
+    active.begin(Ciphering(request, key, cipher_rule(mechanism, key.suite)))
 
 
 def encrypt(view: TokenView, session: int, data: ByteArray, room: int | None) -> Steps[Values]:
     """C_Encrypt."""
-    slot = view.sessions.get(session).encrypt
-    whole(slot)
-    return _finish_cipher(slot, octets(data), room)
+    active = view.sessions.get(session).encrypt
+    single_part(active)
+    return _finish_cipher(active, data, room)
 
 
 def encrypt_update(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values:
     """C_EncryptUpdate."""
-    return _update_cipher(view.sessions.get(session).encrypt, octets(data))
+    return _update_cipher(view.sessions.get(session).encrypt, data)
 
 
 def encrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Values]:
@@ -164,14 +171,14 @@ def encrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Valu
 
 def decrypt(view: TokenView, session: int, data: ByteArray, room: int | None) -> Steps[Values]:
     """C_Decrypt."""
-    slot = view.sessions.get(session).decrypt
-    whole(slot)
-    return _finish_cipher(slot, octets(data), room)
+    active = view.sessions.get(session).decrypt
+    single_part(active)
+    return _finish_cipher(active, data, room)
 
 
 def decrypt_update(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values:
     """C_DecryptUpdate."""
-    return _update_cipher(view.sessions.get(session).decrypt, octets(data))
+    return _update_cipher(view.sessions.get(session).decrypt, data)
 
 
 def decrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Values]:
@@ -179,19 +186,21 @@ def decrypt_final(view: TokenView, session: int, room: int | None) -> Steps[Valu
     return _finish_cipher(view.sessions.get(session).decrypt, b"", room)
 
 
-def _update_cipher(slot: Slot[Ciphering], data: bytes) -> Values:
-    """Collect a part: PKCS#11 2.40, 5.2 lets a token hold its output back until the end."""
-    slot.current().update(data)
+def _update_cipher(active: ActiveOperation[Ciphering], data: ByteArray) -> Values:
+    """Collect a part: PKCS#11 2.40 Base, 5.2 lets a token hold its output back until the end."""
+    with active.ended_by_errors() as operation:
+        operation.update(octets(data))
     return (b"",)
 
 
-def _finish_cipher(slot: Slot[Ciphering], data: bytes, room: int | None) -> Steps[Values]:
-    operation = slot.current()
-    size = operation.size(data)
+def _finish_cipher(active: ActiveOperation[Ciphering], data: ByteArray, room: int | None) -> Steps[Values]:
+    with active.ended_by_errors() as operation:
+        part = octets(data)
+    size = operation.size(part)
     if room is None or room < size:
         return (size,)
-    slot.end()
-    request = operation.finish(data)
+    active.end()
+    request = operation.finish(part)
     body = yield encode_request(request)
     return (request.REPLY.decode(body).data,)
 

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from endocarp.errors import PeerError
 from endocarp.hsm.mechanisms import DIGESTS, MECHANISMS
-from endocarp.hsm.token_sessions import Digesting, Session, whole
+from endocarp.hsm.token_sessions import Digesting, Session, single_part
 from endocarp.hsm.token_view import Handler, Steps, TokenView, ask, octets
 from endocarp.wire.cryptoki import CKR, CKU, UNAVAILABLE_INFORMATION, SlotFlags, TokenFlags
 from endocarp.wire.hsm import DATA_LIMIT, PIN_ATTEMPTS, PIN_LIMIT, SHORTEST_PIN, Info, Random, SetPin
@@ -186,39 +186,40 @@ def set_pin(view: TokenView, session: int, old: ByteArray, new: ByteArray) -> St
 
 def digest_init(view: TokenView, session: int, mechanism: Mechanism | None) -> Values:
     """C_DigestInit; without a mechanism it ends what is under way."""
-    slot = view.sessions.get(session).digest
+    active = view.sessions.get(session).digest
     if mechanism is None:
-        slot.end()
+        active.end()
         return ()
     if mechanism.type not in DIGESTS:
         raise PeerError(CKR.MECHANISM_INVALID, f"{mechanism.type:#x} is no digest here")
-    slot.begin(Digesting(mechanism.type))
+    active.begin(Digesting(mechanism.type))
     return ()
 
 
 def digest(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values:
     """C_Digest."""
-    slot = view.sessions.get(session).digest
-    operation = whole(slot)
+    active = view.sessions.get(session).digest
+    operation = single_part(active)
     if room is None or room < operation.size:
         return (operation.size,)
-    slot.end()
+    active.end()
     return (operation.finish(octets(data)),)
 
 
 def digest_update(view: TokenView, session: int, data: ByteArray) -> Values:
     """C_DigestUpdate."""
-    view.sessions.get(session).digest.current().update(octets(data))
+    with view.sessions.get(session).digest.ended_by_errors() as operation:
+        operation.update(octets(data))
     return ()
 
 
 def digest_final(view: TokenView, session: int, room: int | None) -> Values:
     """C_DigestFinal."""
-    slot = view.sessions.get(session).digest
-    operation = slot.current()
+    active = view.sessions.get(session).digest
+    operation = active.current()
     if room is None or room < operation.size:
         return (operation.size,)
-    slot.end()
+    active.end()
     return (operation.finish(b""),)
 
 

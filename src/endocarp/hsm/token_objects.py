@@ -107,7 +107,7 @@ def secret_attributes(suite: Suite, object_class: ObjectClass) -> frozenset[int]
 
 
 @dataclass(frozen=True)
-class TokenObject:
+class P11Object:
     """One object: the vault's description, and the attributes that PKCS#11 reads out of it."""
 
     description: Description
@@ -173,7 +173,7 @@ def _size(number: int, value: int | bytes) -> int:
 
 
 @functools.lru_cache(maxsize=KNOWN_LIMIT)
-def token_object(description: Description) -> TokenObject:
+def p11_object(description: Description) -> P11Object:
     """Return the object that the vault describes; all applications that see it share what is worked out here."""
     object_class, suite, template = description.object_class, description.suite, description.template
     attributes: dict[int, Any] = {
@@ -192,7 +192,7 @@ def token_object(description: Description) -> TokenObject:
             if _is_kept(object_class, number, value)
         },
     }
-    return TokenObject(description, MappingProxyType(attributes), secret_attributes(suite, object_class))
+    return P11Object(description, MappingProxyType(attributes), secret_attributes(suite, object_class))
 
 
 def _is_kept(object_class: ObjectClass, number: int, value: Any) -> bool:
@@ -277,7 +277,7 @@ def _parameters(suite: Suite) -> dict[int, Any]:
     return {CKA.VALUE_LEN: AES_KEY_SIZE}
 
 
-def changed_template(known: TokenObject, attributes: Attributes) -> Template:
+def changed_template(known: P11Object, attributes: Attributes) -> Template:
     """Return what the vault is asked to put in place of an object's template."""
     description = known.description
     wanted = {number: value for number, value in attributes.items() if known.attributes.get(number) != value}

@@ -1,11 +1,12 @@
 """The sessions of one application, and the operations under way in them."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from endocarp.errors import PeerError
 from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, GCM_TAG_SIZE, CipherRule, SignRule
-from endocarp.hsm.token_objects import TokenObject
+from endocarp.hsm.token_objects import P11Object
 from endocarp.wire.cryptoki import CKR, CKS, SessionFlags
 from endocarp.wire.hsm import DATA_LIMIT, Decrypt, Encrypt, Sign, Verify, encode_request
 from endocarp.wire.suites import SIGNATURE_SIZE, Cipher
@@ -19,7 +20,7 @@ class SigningPlan:
 
     __slots__ = ("handle", "head", "prefix", "public", "scheme", "size", "start")
 
-    def __init__(self, key: TokenObject, rule: SignRule) -> None:
+    def __init__(self, key: P11Object, rule: SignRule) -> None:
         self.handle = key.handle
         self.scheme = rule.scheme
         self.prefix = rule.prefix
@@ -33,10 +34,10 @@ class SigningPlan:
 class Signing:
     """A signature that is being made or checked, and the data so far."""
 
-    __slots__ = ("_hash", "_plan", "in_parts", "size")
+    __slots__ = ("_hash", "_plan", "multi_part", "size")
 
     def __init__(self, plan: SigningPlan) -> None:
-        self.in_parts = False
+        self.multi_part = False
         self.size = plan.size
         """The size of the signature, in octets."""
         self._plan = plan
@@ -46,7 +47,7 @@ class Signing:
         """Take a part of the data."""
         if self._hash is None:
             raise PeerError(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism takes its data in one part")
-        self.in_parts = True
+        self.multi_part = True
         self._hash.update(data)
 
     def sign(self, data: bytes) -> bytes:
@@ -72,11 +73,11 @@ class Signing:
 class Ciphering:
     """An encryption or decryption: the parts are collected, and all of the result comes at the end."""
 
-    __slots__ = ("_data", "_request", "_rule", "in_parts", "key")
+    __slots__ = ("_data", "_request", "_rule", "key", "multi_part")
 
-    def __init__(self, request: type[Encrypt] | type[Decrypt], key: TokenObject, rule: CipherRule) -> None:
+    def __init__(self, request: type[Encrypt] | type[Decrypt], key: P11Object, rule: CipherRule) -> None:
         self.key = key
-        self.in_parts = False
+        self.multi_part = False
         self._request = request
         self._rule = rule
         self._data = bytearray()
@@ -84,7 +85,7 @@ class Ciphering:
     def update(self, data: bytes) -> None:
         """Take a part of the data."""
         self._check_size(data)
-        self.in_parts = True
+        self.multi_part = True
         self._data += data
 
     def size(self, data: bytes) -> int:
@@ -97,8 +98,10 @@ class Ciphering:
     def finish(self, data: bytes) -> Encrypt | Decrypt:
         """Return what asks the vault for the result over the parts so far and `data`."""
         self._check_size(data)
-        rule, whole = self._rule, bytes(self._data) + data
-        return self._request(self.key.handle, rule.cipher, rule.nonce, rule.associated, whole)
+        rule = self._rule
+        return self._request(
+            self.key.handle, rule.cipher, rule.nonce, rule.associated, bytes(self._data) + data
+        )
 
     def _check_size(self, more: bytes) -> None:
         size = len(self._data) + len(more)
@@ -113,17 +116,17 @@ class Ciphering:
 class Digesting:
     """A digest, computed here."""
 
-    __slots__ = ("_hash", "in_parts", "size")
+    __slots__ = ("_hash", "multi_part", "size")
 
     def __init__(self, mechanism: int) -> None:
-        self.in_parts = False
+        self.multi_part = False
         self.size = DIGEST_SIZES[mechanism]
         """The size of the digest, in octets."""
         self._hash = DIGESTS[mechanism]()
 
     def update(self, data: bytes) -> None:
         """Take a part of the data."""
-        self.in_parts = True
+        self.multi_part = True
         self._hash.update(data)
 
     def finish(self, data: bytes) -> bytes:
@@ -132,18 +135,18 @@ class Digesting:
         return self._hash.digest()
 
 
-Operation = TypeVar("Operation")
+UnderWay = TypeVar("UnderWay")
 
 
-class Slot(Generic[Operation]):
-    """The place for one operation under way."""
+class ActiveOperation(Generic[UnderWay]):
+    """The one operation of a kind that is under way in a session, or none."""
 
     __slots__ = ("_operation",)
 
     def __init__(self) -> None:
-        self._operation: Operation | None = None
+        self._operation: UnderWay | None = None
 
-    def begin(self, operation: Operation) -> None:
+    def begin(self, operation: UnderWay) -> None:
         """Put an operation here; PeerError where one is under way."""
         self.check_free()
         self._operation = operation
@@ -153,7 +156,7 @@ class Slot(Generic[Operation]):
         if self._operation is not None:
             raise PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
 
-    def current(self) -> Operation:
+    def current(self) -> UnderWay:
         """Return the operation under way; PeerError where there is none."""
         if self._operation is None:
             raise PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
@@ -163,22 +166,34 @@ class Slot(Generic[Operation]):
         """Forget the operation."""
         self._operation = None
 
+    @contextlib.contextmanager
+    def ended_by_errors(self) -> Iterator[UnderWay]:
+        """Give the operation under way; a PeerError in the block ends it."""
+        operation = self.current()
+        try:
+            yield operation
+        except PeerError:
+            # PKCS#11 2.40 Base, 5.8 to 5.12: a call that gives a part of the data and "results in an error terminates
+            # the current" operation.
+            self.end()
+            raise
 
-class InParts(Protocol):
-    """An operation that takes its data whole or in parts."""
 
-    in_parts: bool
+class PartTaking(Protocol):
+    """An operation that takes its data in a single part or in several."""
+
+    multi_part: bool
     """Whether it has got a part."""
 
 
-Divisible = TypeVar("Divisible", bound=InParts)
+SinglePart = TypeVar("SinglePart", bound=PartTaking)
 
 
-def whole(slot: Slot[Divisible]) -> Divisible:
+def single_part(active: ActiveOperation[SinglePart]) -> SinglePart:
     """Return an operation that takes all of its data now; one that got parts before is given up."""
-    operation = slot.current()
-    if operation.in_parts:
-        slot.end()
+    operation = active.current()
+    if operation.multi_part:
+        active.end()
         raise PeerError(CKR.OPERATION_ACTIVE, "the operation has begun in parts, and is given up")
     return operation
 
@@ -199,12 +214,12 @@ class Session:
 
     def __init__(self, flags: int) -> None:
         self.flags = flags
-        self.search: Slot[Iterator[int]] = Slot()
-        self.sign: Slot[Signing] = Slot()
-        self.verify: Slot[Signing] = Slot()
-        self.encrypt: Slot[Ciphering] = Slot()
-        self.decrypt: Slot[Ciphering] = Slot()
-        self.digest: Slot[Digesting] = Slot()
+        self.search: ActiveOperation[Iterator[int]] = ActiveOperation()
+        self.sign: ActiveOperation[Signing] = ActiveOperation()
+        self.verify: ActiveOperation[Signing] = ActiveOperation()
+        self.encrypt: ActiveOperation[Ciphering] = ActiveOperation()
+        self.decrypt: ActiveOperation[Ciphering] = ActiveOperation()
+        self.digest: ActiveOperation[Digesting] = ActiveOperation()
         self.objects: set[int] = set()
         """The session objects that were made here: they end with it."""
 
@@ -243,7 +258,7 @@ class Sessions:
 
     def open(self, flags: int) -> int:
         """Open a session; return its handle."""
-        # PKCS#11 2.40, 5.6: CKF_SERIAL_SESSION "must always be set".
+        # PKCS#11 2.40 Base, 5.6: CKF_SERIAL_SESSION "must always be set".
         if not flags & SessionFlags.SERIAL_SESSION:
             raise PeerError(CKR.SESSION_PARALLEL_NOT_SUPPORTED, "sessions are serial")
         if len(self._sessions) >= SESSION_LIMIT:

@@ -4,15 +4,16 @@ Calls are functions that take this view. One that needs the vault is a generator
 request and gets the body of the reply, or a PeerError with the CKR that stands for the vault's refusal.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar, cast
 
 from endocarp.errors import PeerError
-from endocarp.hsm.token_objects import TokenObject, token_object
+from endocarp.hsm.token_objects import P11Object, p11_object
 from endocarp.hsm.token_sessions import Sessions
 from endocarp.wire.codec import Struct
 from endocarp.wire.cryptoki import CKR
-from endocarp.wire.hsm import Description, Destroy, Find, Login, Logout, Ping, Request, encode_request
+from endocarp.wire.hsm import Description, Discard, Find, Login, Logout, Ping, Request, encode_request
 from endocarp.wire.p11 import ByteArray
 from endocarp.wire.p11_calls import Values
 
@@ -49,27 +50,25 @@ class TokenView:
         self.logged_in = False
         self.generation = 0
         """The vault's count of changes to token objects, from its last reply."""
-        self._objects: dict[int, TokenObject] = {}
+        self._objects: dict[int, P11Object] = {}
         self._seen: int | None = None
         """The generation that `_objects` shows; None where more or less may be visible by now."""
-        self._ended: set[int] = set()
-        """Session objects whose session has ended and that the vault still holds."""
 
-    def key(self, handle: int) -> TokenObject:
+    def key(self, handle: int) -> P11Object:
         """Return an object that is to be used; PeerError where there is none."""
         found = self._objects.get(handle)
         if found is None:
             raise PeerError(CKR.KEY_HANDLE_INVALID, f"there is no key {handle:#x}")
         return found
 
-    def object(self, handle: int) -> TokenObject:
+    def object(self, handle: int) -> P11Object:
         """Return an object that is to be looked at or changed; PeerError where there is none."""
         found = self._objects.get(handle)
         if found is None:
             raise PeerError(CKR.OBJECT_HANDLE_INVALID, f"there is no object {handle:#x}")
         return found
 
-    def objects(self) -> Steps[list[TokenObject]]:
+    def objects(self) -> Steps[list[P11Object]]:
         """Return all objects that the application may see now, asking for them only if any has changed."""
         yield from ask(Ping())
         if self._seen != self.generation:
@@ -77,26 +76,22 @@ class TokenView:
         return list(self._objects.values())
 
     def _load(self) -> Steps[None]:
-        objects: dict[int, TokenObject] = {}
+        objects: dict[int, P11Object] = {}
         first = None
         after = 0
         while True:
             page = yield from ask(Find(after=after))
             # A change between two pages would show half of it: the next search then loads again.
             first = self.generation if first is None else first
-            objects.update(
-                (description.handle, token_object(description))
-                for description in page.objects
-                if description.handle not in self._ended
-            )
+            objects.update((description.handle, p11_object(description)) for description in page.objects)
             after = page.after
             if not after:
                 break
         self._objects, self._seen = objects, first
 
-    def put(self, description: Description) -> TokenObject:
+    def put(self, description: Description) -> P11Object:
         """Take notice of an object that this application has just made or changed."""
-        made = token_object(description)
+        made = p11_object(description)
         self._objects[made.handle] = made
         self._mark_own_change(made)
         return made
@@ -107,20 +102,16 @@ class TokenView:
         if known is not None:
             self._mark_own_change(known)
 
-    def _mark_own_change(self, changed: TokenObject) -> None:
+    def _mark_own_change(self, changed: P11Object) -> None:
         """Remember that the last change is known already, if it is the only one. Session objects do not count."""
         if changed.is_token_object and self._seen is not None and self.generation == self._seen + 1:
             self._seen = self.generation
 
     def end(self, handles: Iterable[int]) -> Steps[None]:
-        """Destroy session objects whose session has ended; those that the vault keeps are never seen again."""
+        """Discard session objects whose session has ended; those that are gone already do no harm."""
         for handle in handles:
-            try:
-                yield from ask(Destroy(handle))
-            except PeerError as refusal:
-                # Without login the vault destroys nothing: tried again after the next one.
-                if refusal.number == CKR.USER_NOT_LOGGED_IN:
-                    self._ended.add(handle)
+            with contextlib.suppress(PeerError):
+                yield from ask(Discard(handle))
             self.drop(handle)
 
     def log_in(self, pin: bytes) -> Steps[None]:
@@ -128,13 +119,12 @@ class TokenView:
         yield from ask(Login(pin))
         self.logged_in = True
         self._seen = None
-        ended, self._ended = self._ended, set()
-        yield from self.end(ended)
 
     def log_out(self) -> Steps[None]:
         """Log out; the keys are out of sight at once."""
         yield from ask(Logout())
         self.logged_in = False
         self._seen = None
-        # PKCS#11 2.40, 5.6: handles of private objects become invalid at once, before anything is searched again.
+        # PKCS#11 2.40 Base, 5.6: handles of private objects become invalid at once, before anything is searched again.
+        # deviation: PKCS#11 wants them to stay so after the next login; here they are the vault's own, and hold again.
         self._objects = {handle: one for handle, one in self._objects.items() if not one.is_private}

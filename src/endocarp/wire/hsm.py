@@ -87,6 +87,7 @@ class Operation(enum.IntEnum):
     DECRYPT = 14
     RANDOM = 15
     REPORT = 16
+    DISCARD = 17
 
 
 class Status(enum.IntEnum):
@@ -338,6 +339,14 @@ class Destroy(Request[Nothing]):
     handle: U64
 
 
+class Discard(Request[Nothing]):
+    """Discard a session object of this connection, whatever its policy, as the end of the connection would."""
+
+    OPERATION = Operation.DISCARD
+    REPLY = Nothing
+    handle: U64
+
+
 class Data(Struct):
     """What came out: a signature, a plaintext or random octets."""
 
@@ -434,6 +443,7 @@ REQUESTS: Mapping[Operation, type[Request[Any]]] = MappingProxyType(
             Decrypt,
             Random,
             Report,
+            Discard,
         )
     }
 )
@@ -505,5 +515,5 @@ class Reply(NamedTuple):
 
 
 def encode_reply(status: Status, tag: int, generation: int, body: bytes) -> bytes:
-    """Return the message of a reply; where the status is not OK, the body is a reason of at most REASON_LIMIT octets."""
+    """Return the message of a reply; where the status is not OK, the body is a reason of at most REASON_LIMIT."""
     return _REPLY.pack(status, tag, generation) + body

@@ -302,6 +302,13 @@ def test_an_object_that_is_not_to_be_changed_or_destroyed_stays(user: Caller, fl
     assert refusal(user, request) is Status.NOT_PERMITTED
 
 
+def test_a_session_object_that_nobody_may_destroy_is_discarded_all_the_same(user: Caller) -> None:
+    policy = default_policy(Suite.AES256, ObjectClass.SECRET_KEY) & ~Policy.DESTROYABLE
+    (one,) = asked(user, hsm.Generate(Suite.AES256, Template(policy))).objects
+    asked(user, hsm.Discard(one.handle))
+    assert refusal(user, hsm.GetObject(one.handle)) is Status.NO_SUCH_OBJECT
+
+
 def test_what_is_destroyed_is_gone(user: Caller) -> None:
     own, public = generate(user, Suite.P256, more=Policy.TOKEN)
     asked(user, hsm.Destroy(own.handle))

@@ -145,6 +145,16 @@ def test_objects_are_destroyed_where_they_lie(session: Session, partition: Parti
     assert partition.objects == {}
 
 
+def test_session_objects_are_discarded_and_no_others(session: Session, partition: Partition) -> None:
+    (kept, _), (passing, _) = session.add(pair("kept", Policy.TOKEN)), session.add(pair("mine"))
+    session.discard(passing.description.handle)
+    for handle in (passing.description.handle, kept.description.handle):
+        with pytest.raises(PeerError) as caught:
+            session.discard(handle)
+        assert caught.value.number == Status.NO_SUCH_OBJECT
+    assert set(partition.objects) == {1, 2}
+
+
 def test_a_session_holds_a_bounded_number_of_objects(
     session: Session, monkeypatch: pytest.MonkeyPatch, partition: Partition
 ) -> None:

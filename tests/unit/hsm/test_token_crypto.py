@@ -110,6 +110,38 @@ def test_an_operation_that_fails_is_over(signer: Signer) -> None:
     assert signer.refused(Call.C_Sign, DIGEST, ROOM) is CKR.OPERATION_NOT_INITIALIZED
 
 
+@pytest.mark.parametrize(
+    ("init", "mechanism", "update", "final"),
+    [
+        (Call.C_SignInit, ECDSA_SHA256, Call.C_SignUpdate, (Call.C_SignFinal, ROOM)),
+        (Call.C_VerifyInit, ECDSA_SHA256, Call.C_VerifyUpdate, (Call.C_VerifyFinal, SIGNATURE)),
+        (Call.C_EncryptInit, GCM, Call.C_EncryptUpdate, (Call.C_EncryptFinal, ROOM)),
+        (Call.C_DecryptInit, GCM, Call.C_DecryptUpdate, (Call.C_DecryptFinal, ROOM)),
+        (Call.C_EncryptInit, GCM, Call.C_Encrypt, (Call.C_EncryptFinal, ROOM)),
+        (Call.C_DecryptInit, GCM, Call.C_Decrypt, (Call.C_DecryptFinal, ROOM)),
+    ],
+)
+def test_a_part_that_is_refused_ends_the_operation(
+    signer: Signer, init: Call, mechanism: Mechanism, update: Call, final: tuple[object, ...]
+) -> None:
+    key = {Call.C_SignInit: signer.private, Call.C_VerifyInit: signer.public}.get(init, signer.secret)
+    signer.call(init, mechanism, key)
+    rest = () if mechanism is ECDSA_SHA256 else (ROOM,)
+    assert signer.refused(update, 32, *rest) is CKR.ARGUMENTS_BAD
+    call, *values = final
+    assert isinstance(call, Call)
+    assert signer.refused(call, *values) is CKR.OPERATION_NOT_INITIALIZED
+
+
+def test_a_part_too_many_ends_the_operation(signer: Signer) -> None:
+    signer.call(Call.C_EncryptInit, GCM, signer.secret)
+    assert signer.refused(Call.C_EncryptUpdate, bytes(DATA_LIMIT + 1), ROOM) is CKR.DATA_LEN_RANGE
+    assert signer.refused(Call.C_EncryptFinal, ROOM) is CKR.OPERATION_NOT_INITIALIZED
+    signer.call(Call.C_SignInit, ECDSA, signer.private)
+    assert signer.refused(Call.C_SignUpdate, b"part") is CKR.FUNCTION_NOT_SUPPORTED
+    assert signer.refused(Call.C_SignFinal, ROOM) is CKR.OPERATION_NOT_INITIALIZED
+
+
 def test_data_without_a_pointer_is_refused(signer: Signer) -> None:
     signer.call(Call.C_SignInit, ECDSA, signer.private)
     assert signer.refused(Call.C_Sign, 32, ROOM) is CKR.ARGUMENTS_BAD

@@ -258,6 +258,13 @@ def test_a_digest_may_come_in_parts(application: Application) -> None:
     assert refused(application, Call.C_DigestFinal, session, ROOM) is CKR.OPERATION_NOT_INITIALIZED
 
 
+def test_a_part_that_is_refused_ends_the_digest(application: Application) -> None:
+    session = application.start()
+    application.call(Call.C_DigestInit, session, Mechanism(CKM.SHA256))
+    assert refused(application, Call.C_DigestUpdate, session, 32) is CKR.ARGUMENTS_BAD
+    assert refused(application, Call.C_DigestFinal, session, ROOM) is CKR.OPERATION_NOT_INITIALIZED
+
+
 def test_a_digest_is_begun_once_and_can_be_given_up(application: Application) -> None:
     session = application.start()
     assert refused(application, Call.C_DigestInit, session, Mechanism(CKM.ECDSA)) is CKR.MECHANISM_INVALID

@@ -238,7 +238,7 @@ def test_a_session_object_that_was_destroyed_is_not_destroyed_again(
     application.call(Call.C_DestroyObject, session, public)
     vault.asked()
     application.call(Call.C_CloseSession, session)
-    assert vault.asked() == [Operation.DESTROY, Operation.LOGOUT]
+    assert vault.asked() == [Operation.DISCARD, Operation.LOGOUT]
     assert private not in vault.objects
 
 

@@ -6,11 +6,11 @@ from tests.simulators.token_vault import PUBLIC
 from endocarp.errors import PeerError
 from endocarp.hsm.attributes import default_policy, granted_policy
 from endocarp.hsm.token_objects import (
-    TokenObject,
+    P11Object,
     changed_template,
     new_template,
+    p11_object,
     template_attributes,
-    token_object,
 )
 from endocarp.wire import hsm
 from endocarp.wire.cryptoki import CKA, CKK, CKM, CKP, CKR
@@ -33,10 +33,10 @@ ALL = [
 
 def known(
     suite: Suite, object_class: ObjectClass, *, label: str = "web", kept: tuple[hsm.Attribute, ...] = ()
-) -> TokenObject:
+) -> P11Object:
     policy = granted_policy(object_class, default_policy(suite, object_class) | Policy.TOKEN)
     template = Template(policy=policy, label=label, id=b"\1", attributes=kept)
-    return token_object(
+    return p11_object(
         Description(handle=7, object_class=object_class, suite=suite, template=template, public=PUBLIC[suite])
     )
 
@@ -47,7 +47,7 @@ def refusal(function: Any, *arguments: Any) -> CKR:
     return CKR(caught.value.number)
 
 
-def read(found: TokenObject, number: int, room: int = 8192) -> tuple[Any, CKR]:
+def read(found: P11Object, number: int, room: int = 8192) -> tuple[Any, CKR]:
     (answer,), result = found.read([AttributeRoom(number, room)])
     assert answer.type == number
     return answer.value, result

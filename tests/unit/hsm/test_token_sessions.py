@@ -6,16 +6,16 @@ from tests.simulators.token_vault import PUBLIC
 from endocarp.errors import PeerError
 from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
-from endocarp.hsm.token_objects import TokenObject, token_object
+from endocarp.hsm.token_objects import P11Object, p11_object
 from endocarp.hsm.token_sessions import (
     SESSION_LIMIT,
+    ActiveOperation,
     Ciphering,
     Digesting,
     Sessions,
     Signing,
     SigningPlan,
-    Slot,
-    whole,
+    single_part,
 )
 from endocarp.wire.cryptoki import CKM, CKR, CKS, SessionFlags
 from endocarp.wire.hsm import (
@@ -36,9 +36,9 @@ from endocarp.wire.suites import Cipher, Scheme, Suite
 GCM = Mechanism(CKM.AES_GCM, GcmParameters(b"n" * 12, 96, b"aad", 128))
 
 
-def key(suite: Suite, object_class: ObjectClass = ObjectClass.PRIVATE_KEY) -> TokenObject:
+def key(suite: Suite, object_class: ObjectClass = ObjectClass.PRIVATE_KEY) -> P11Object:
     template = Template(policy=default_policy(suite, object_class))
-    return token_object(
+    return p11_object(
         Description(handle=7, object_class=object_class, suite=suite, template=template, public=PUBLIC[suite])
     )
 
@@ -70,7 +70,7 @@ def test_data_in_parts_is_signed_like_data_in_one(number: int) -> None:
     parts, one = signing(Suite.RSA3072, number), signing(Suite.RSA3072, number)
     parts.update(b"he")
     parts.update(b"llo")
-    assert parts.in_parts
+    assert parts.multi_part
     assert parts.sign(b"") == one.sign(b"hello")
     digest = hashlib.sha384(b"hello") if number == CKM.SHA384_RSA_PKCS else hashlib.sha512(b"hello")
     assert one.size == 384
@@ -105,7 +105,7 @@ def test_data_that_goes_as_it_is_comes_in_one_part_and_is_bounded() -> None:
 def test_an_encryption_collects_its_parts() -> None:
     operation = ciphering(Encrypt)
     operation.update(b"he")
-    assert operation.in_parts
+    assert operation.multi_part
     assert operation.size(b"llo") == 5 + 16
     assert operation.finish(b"llo") == Encrypt(7, Cipher.AES_GCM, b"n" * 12, b"aad", b"hello")
 
@@ -137,37 +137,37 @@ def test_ciphers_take_as_much_as_the_vault_does_and_no_more() -> None:
 def test_a_digest_in_parts_is_that_of_the_whole() -> None:
     operation = Digesting(CKM.SHA256)
     operation.update(b"he")
-    assert operation.in_parts
+    assert operation.multi_part
     assert operation.size == 32
     assert operation.finish(b"llo") == hashlib.sha256(b"hello").digest()
 
 
-# --- slots ------------------------------------------------------------------------------------------------------
+# --- active operations ------------------------------------------------------------------------------------------------------
 
 
 def test_one_operation_of_a_kind_is_under_way() -> None:
-    slot: Slot[Digesting] = Slot()
+    active: ActiveOperation[Digesting] = ActiveOperation()
     with pytest.raises(PeerError) as caught:
-        slot.current()
+        active.current()
     assert refusal(caught) is CKR.OPERATION_NOT_INITIALIZED
     first = Digesting(CKM.SHA256)
-    slot.begin(first)
+    active.begin(first)
     with pytest.raises(PeerError) as caught:
-        slot.begin(Digesting(CKM.SHA256))
+        active.begin(Digesting(CKM.SHA256))
     assert refusal(caught) is CKR.OPERATION_ACTIVE
-    assert whole(slot) is first
-    slot.end()
-    slot.check_free()
+    assert single_part(active) is first
+    active.end()
+    active.check_free()
 
 
 def test_an_operation_in_parts_is_given_up_when_it_is_to_be_ended_in_one() -> None:
-    slot: Slot[Digesting] = Slot()
-    slot.begin(Digesting(CKM.SHA256))
-    slot.current().update(b"part")
+    active: ActiveOperation[Digesting] = ActiveOperation()
+    active.begin(Digesting(CKM.SHA256))
+    active.current().update(b"part")
     with pytest.raises(PeerError) as caught:
-        whole(slot)
+        single_part(active)
     assert refusal(caught) is CKR.OPERATION_ACTIVE
-    slot.check_free()
+    active.check_free()
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------

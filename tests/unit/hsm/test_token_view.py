@@ -6,7 +6,7 @@ from tests.simulators.token_vault import PIN, PUBLIC, TokenVault
 from endocarp.errors import PeerError
 from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.token import REFUSALS
-from endocarp.hsm.token_objects import TokenObject
+from endocarp.hsm.token_objects import P11Object
 from endocarp.hsm.token_view import Steps, TokenView, ask, octets
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import (
@@ -54,7 +54,7 @@ def view() -> TokenView:
     return TokenView(0)
 
 
-def objects(view: TokenView, vault: TokenVault) -> list[TokenObject]:
+def objects(view: TokenView, vault: TokenVault) -> list[P11Object]:
     return list(carry_out(view.objects(), vault, view))
 
 
@@ -174,24 +174,20 @@ def test_login_shows_private_objects_and_logout_hides_them_at_once(
     assert len(objects(view, vault)) == 1
 
 
-def test_what_cannot_be_destroyed_without_login_is_out_of_sight_and_destroyed_with_it(
-    view: TokenView, vault: TokenVault
+@pytest.mark.parametrize("flag", [Policy(0), Policy.DESTROYABLE])
+def test_a_session_object_ends_whatever_its_policy_and_without_login(
+    view: TokenView, vault: TokenVault, flag: Policy
 ) -> None:
-    policy = default_policy(Suite.P256, ObjectClass.PUBLIC_KEY)
+    policy = default_policy(Suite.P256, ObjectClass.PUBLIC_KEY) & ~flag
     ended = vault.add(Suite.P256, ObjectClass.PUBLIC_KEY, Template(policy=policy))
-    objects(view, vault)
-    vault.failures[Operation.DESTROY] = Status.NOT_LOGGED_IN
+    assert len(objects(view, vault)) == 1
     carry_out(view.end([ended.handle]), vault, view)
-    carry_out(view.log_out(), vault, view)
     assert objects(view, vault) == []
-    assert ended.handle in vault.objects
-    vault.failures.clear()
-    carry_out(view.log_in(PIN), vault, view)
     assert not vault.objects
 
 
-def test_what_is_gone_already_is_not_tried_again(view: TokenView, vault: TokenVault) -> None:
-    carry_out(view.end([7]), vault, view)
-    vault.asked()
-    carry_out(view.log_in(PIN), vault, view)
-    assert vault.asked() == [Operation.LOGIN]
+def test_what_is_gone_already_does_not_hinder_what_ends_with_it(view: TokenView, vault: TokenVault) -> None:
+    policy = default_policy(Suite.P256, ObjectClass.PUBLIC_KEY)
+    ended = vault.add(Suite.P256, ObjectClass.PUBLIC_KEY, Template(policy=policy))
+    carry_out(view.end([7, ended.handle]), vault, view)
+    assert not vault.objects

@@ -21,7 +21,8 @@ from endocarp.shell.admin import ask
 from endocarp.shell.config import Config, State
 from endocarp.wire.admin import Evidence, GetEvidence, GetStatus, Status
 
-ENDOCARP = str(Path(sys.executable).with_name("endocarp"))
+TOOLS = Path(sys.executable).parent
+ENDOCARP = str(TOOLS / "endocarp")
 PATIENCE = 30.0
 """Seconds after which something that was to happen has not."""
 
@@ -53,6 +54,7 @@ class Home:
         """The environment in which commands and programs find this server."""
         return {
             **os.environ,
+            "PATH": f"{TOOLS}:{os.environ.get('PATH', os.defpath)}",
             "XDG_STATE_HOME": str(self.root / "s"),
             "XDG_CONFIG_HOME": str(self.root / "c"),
             "P11_KIT_SERVER_ADDRESS": f"unix:path={self.state.p11_kit_socket(0)}",
@@ -63,16 +65,17 @@ class Home:
         """Run a command of `endocarp` that ends by itself, with the exit code that is expected."""
         return self.run_program(ENDOCARP, *words, exits=exits)
 
-    def run_program(self, *words: str, exits: int = 0) -> "subprocess.CompletedProcess[str]":
+    def run_program(self, *words: str, exits: int = 0, told: str = "") -> "subprocess.CompletedProcess[str]":
         """Run a program that finds this server in its environment, with the exit code that is expected."""
-        done = self.attempt(*words)
+        done = self.attempt(*words, told=told)
         assert done.returncode == exits, f"{words}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
-    def attempt(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run a program that finds this server in its environment, however it ends."""
+    def attempt(self, *words: str, told: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run a program that finds this server in its environment, however it ends; `told` is its standard input."""
         return subprocess.run(
             words,
+            input=told,
             env=self.environment,
             cwd=self.root,
             capture_output=True,
@@ -273,6 +276,13 @@ def _parents() -> Iterator[tuple[int, int]]:
                 yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
 
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file; `at` counts from the end where it is negative."""
+    octets = bytearray(path.read_bytes())
+    octets[at] ^= 1
+    path.write_bytes(octets)
+
+
 def kill(pid: int) -> None:
     """Kill a process with SIGKILL and wait until it is gone."""
     descriptor = os.pidfd_open(pid)
@@ -300,8 +310,6 @@ class Bystander:
     def __init__(self, server: Server, label: str = "first") -> None:
         self.server, self.label = server, label
         self.signed = 0
-        self.slowest = 0.0
-        """Seconds that the slowest signature took since `take_notice`."""
         self._fault: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
@@ -311,9 +319,7 @@ class Bystander:
             with self.server.session() as session:
                 key = session.find(label=self.label)
                 while not self._stop.wait(0.001):
-                    start = time.monotonic()
                     key.sign(b"all the while")
-                    self.slowest = max(self.slowest, time.monotonic() - start)
                     self.signed += 1
         except BaseException as fault:  # noqa: BLE001 - told in the thread of the test
             self._fault = fault

@@ -6,7 +6,6 @@ import pwd
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from endocarp.errors import DeviceError
 from endocarp.wire.hsm import Status
 from endocarp.wire.suites import Scheme, Suite
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "sign.py"
 ENGINE = next(iter(sorted(Path("/usr/lib").glob("*/engines-3/pkcs11.so"))), None)
 MESSAGE = b"what the applications of this page sign"
 
@@ -252,23 +250,6 @@ def test_the_agent_of_ssh_signs_with_a_key_of_the_token(running: Server, module:
 
 
 # --- the native door --------------------------------------------------------------------------------------------
-
-
-def test_the_example_signs(running: Server) -> None:
-    if not EXAMPLE.exists():
-        pytest.skip("examples/sign.py is not there")
-    environment = running.home.environment | {"PIN": running.home.pin}
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE)],
-        env=environment,
-        input=f"{running.home.pin}\n",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
 
 
 @pytest.mark.parametrize(

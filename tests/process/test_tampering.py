@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.conftest import KEYS
-from tests.process.server import Home, Server, refused
+from tests.process.server import Home, Server, flip, refused
 
 from endocarp.crypto.digest import sha384
 from endocarp.wire.admin import Status
@@ -16,13 +16,6 @@ REBUILD = "start once with --rebuild"
 COPY = "put back a copy"
 SOURCE = Path(__file__).parents[2] / "src"
 MESSAGE = b"signed with a key from before"
-
-
-def flip(path: Path, at: int) -> None:
-    """Change one bit of a file; `at` counts from the end where it is negative."""
-    octets = bytearray(path.read_bytes())
-    octets[at] ^= 1
-    path.write_bytes(octets)
 
 
 def middle_of(path: Path) -> int:

@@ -4,13 +4,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.process.server import ENDOCARP, PATIENCE, Home, Server, eventually, short_directory
 
 from endocarp.errors import EndocarpError
 from endocarp.shell.relying import RelyingParty
+from endocarp.wire.cose import SignedMessage
+from endocarp.wire.evidence import Evidence
 
 OFFSETS = 32
 
@@ -115,11 +119,44 @@ def test_what_is_no_evidence_is_refused(running: Server, file: str, octets: byte
     assert {one.rule for one in verdict.failures} >= {"envelope.decode"}
 
 
-def test_two_answers_to_two_challenges_have_nothing_that_can_be_exchanged(running: Server) -> None:
-    first, second = os.urandom(32), os.urandom(32)
-    party, now = RelyingParty(running.home.config), time.time()
-    assert not party.judge(running.evidence(first), second, now).accepted
-    assert party.judge(running.evidence(second), second, now).accepted
+def of_both(*rules: str) -> set[str]:
+    """Return these rules for both suites."""
+    return {f"{rule}.{suite}" for rule in rules for suite in ("ecc384", "ml_dsa_87")}
+
+
+BROKEN = {
+    "nonce": of_both("envelope.signature", "envelope.label", "quote.nonce")
+    | {"nonce.challenge", "report.nonce"},
+    "chains": of_both("envelope.signature", "envelope.label", "envelope.key"),
+    "quotes": of_both("envelope.signature", "quote.nonce"),
+    "partitions": of_both("envelope.signature") | {"report.nonce"},
+}
+"""The rules that a part of other evidence breaks, by the part: the envelope is never the only one that holds it."""
+
+
+def with_parts_of(message: SignedMessage, other: SignedMessage) -> dict[str, bytes]:
+    """Return evidence with one part of other evidence in its place, for each part in which they differ, by its name."""
+    own, others = Evidence.decode(message.payload), Evidence.decode(other.payload)
+    found = {}
+    for part in fields(Evidence):
+        value: Any = getattr(others, part.name)
+        if value != getattr(own, part.name):
+            payload = replace(own, **{part.name: value}).encode()
+            found[part.name] = replace(message, payload=payload).encode()
+    return found
+
+
+def test_no_part_of_one_answer_stands_in_another(running: Server) -> None:
+    party, now, nonce = RelyingParty(running.home.config), time.time(), os.urandom(32)
+
+    def broken(octets: bytes) -> set[str]:
+        return {one.rule for one in party.judge(octets, nonce, now).failures}
+
+    message, other = (SignedMessage.decode(running.evidence(one)) for one in (nonce, os.urandom(32)))
+    assert broken(message.encode()) == set()
+    assert {part: broken(octets) for part, octets in with_parts_of(message, other).items()} == BROKEN
+    resigned = replace(message, signatures=other.signatures)
+    assert broken(resigned.encode()) == of_both("envelope.signature", "envelope.key")
 
 
 def test_evidence_is_verified_after_a_vault_and_the_whole_server_were_started_again(mortal: Server) -> None:

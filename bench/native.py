@@ -39,7 +39,7 @@ def _signatures(server: OurServer) -> Iterator[Row]:
         for placement in Placement:
             place(placement, server.pids())
             with connect(server.native) as partition, partition.session(server.pin) as session:
-                ours = session.generate(Suite.P256, label="bench", durable=placement is Placement.ONE_CORE)
+                ours = session.generate(Suite.P256, label=f"bench, {placement.value}")
                 found = interleaved(
                     partial(median_time, partial(ours.sign, DIGEST, Scheme.ECDSA_DIGEST), COUNT),
                     partial(median_time, partial(theirs.sign, DIGEST, mechanism=Mechanism.ECDSA), COUNT),
@@ -48,7 +48,7 @@ def _signatures(server: OurServer) -> Iterator[Row]:
                 "native P-256 sign",
                 placement.value,
                 *found,
-                "SoftHSM2 in-process, token key",
+                "SoftHSM2 in-process, token keys on both sides",
                 bar=SIGN_BAR[placement],
             )
 
@@ -85,6 +85,8 @@ def _echo() -> Iterator[tuple[int, socket.socket]]:
                 theirs.send(data)
         os._exit(0)
     theirs.close()
-    with ours:
-        yield pid, ours
-    os.waitpid(pid, 0)
+    try:
+        with ours:
+            yield pid, ours
+    finally:
+        os.waitpid(pid, 0)

@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from endocarp.cli import account
+
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 PEER_PIN = "12345678"
 LABEL = "bench"
+PATIENCE = 10.0
+"""Seconds that a peer may take to serve."""
 
 
 class Absent(Exception):
@@ -143,7 +147,10 @@ def p11_kit_server(root: Path) -> Iterator[tuple[int, str]]:
     ]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
+        deadline = time.monotonic() + PATIENCE
         while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Absent(f"a `p11-kit server` that serves {SOFTHSM}")
             time.sleep(0.01)
         yield process.pid, f"unix:path={path}"
     finally:
@@ -153,6 +160,7 @@ def p11_kit_server(root: Path) -> Iterator[tuple[int, str]]:
 
 def client_module() -> Path:
     """Return p11-kit's client module."""
-    for path in sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so")):
-        return path
-    raise Absent("p11-kit's client module (apt-get install p11-kit-modules)")
+    found = account.client_module()
+    if found is None:
+        raise Absent("p11-kit's client module (apt-get install p11-kit-modules)")
+    return found

@@ -225,7 +225,7 @@ def test_what_the_dpe_signs_verifies_under_the_key_it_certified(server: Server, 
         public, certificate, scheme = mldsa.public_key, mldsa.cert, Scheme.ML_DSA
     leaf = Certificate.parse(certificate)
     assert leaf.public.raw == public
-    assert leaf.signed_by(server.runtime.rt_alias.keys[suite].public)
+    assert leaf.signed_by(server.runtime.rt_alias.key(suite).public)
     assert leaf.public.verify(scheme, signature, message)
 
 
@@ -259,7 +259,7 @@ def test_a_vault_gets_its_seal_key_and_its_identity_certified(server: Server) ->
         (Suite.ML_DSA_87, identity.mldsa_certificate),
     ):
         certificate = Certificate.parse(octets)
-        assert certificate.signed_by(server.runtime.rt_alias.keys[suite].public)
+        assert certificate.signed_by(server.runtime.rt_alias.key(suite).public)
         assert certificate.public == public[suite]
         assert certificate.common_name == "Endocarp Partition 7"
         assert sha384(image) in certificate.extensions["2.23.133.5.4.1"].value
@@ -275,7 +275,7 @@ def test_a_vault_gets_its_seal_key_and_its_identity_certified(server: Server) ->
         assert (ask(other.custody(message), custody.SealKey()).key == key) is same
 
 
-def test_the_measurement_stashed_in_rom_stands_in_the_leaf(server: Server) -> None:
+def test_the_image_of_box_is_the_first_that_stands_in_the_leaf(server: Server) -> None:
     names = [context.tci_type.to_bytes(4, "little") for context in server.runtime.dpe.contexts[:3]]
     assert names == [b"RTMR", b"CCIV", b"EBOX"]
 
@@ -306,7 +306,7 @@ def test_a_stranger_may_not_have_what_belongs_to_pl0(server: Server, request_: R
 
 def test_two_boots_of_one_device_give_the_same_p384_chain(server: Server) -> None:
     _, again = boot(server.device, server.bundle)
-    assert again.certificates()["RT alias"].ecc == server.runtime.certificates()["RT alias"].ecc
+    assert again.handoff.rt_alias.ecc == server.runtime.handoff.rt_alias.ecc
 
 
 def test_other_firmware_gives_another_identity(server: Server) -> None:
@@ -338,7 +338,6 @@ def default_device() -> Device:
     fuses = Fuses(
         uds_seed=bytes(range(0x40)),
         field_entropy=bytes(range(0x80, 0xA0)),
-        hek_seed=bytes(32),
         vendor_pk_hash=bytes(48),
     )
     return Device(MODEL, fuses, Secret(DEFAULT_OBFUSCATION_KEY), DEFAULT_DOE_IV)
@@ -365,10 +364,13 @@ def test_the_ldevid_certificates_are_those_of_the_real_rom(default_device: Devic
 
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("rom-latest/fmc_alias_cert_redacted.der", "FMC alias"), ("rt_alias_cert_redacted.der", "RT alias")],
+    [
+        ("rom-latest/fmc_alias_cert_redacted.der", dice.FMC_ALIAS),
+        ("rt_alias_cert_redacted.der", dice.RT_ALIAS),
+    ],
 )
 def test_alias_certificates_are_laid_out_as_those_of_the_real_firmware(
-    default_device: Device, name: str, layer: str
+    default_device: Device, name: str, layer: dice.Layer
 ) -> None:
     signing = SigningKeys.generate()
     vendor, _ = public_key_hashes(signing)

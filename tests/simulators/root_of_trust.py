@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from endocarp.core import HandOver
 from endocarp.crypto import keys
-from endocarp.crypto.digest import sha384
 from endocarp.rot import dice, kv
 from endocarp.rot.builder import SigningKeys, build_bundle, build_manifest, public_key_hashes
 from endocarp.rot.custody import CustodyConnection
@@ -100,7 +99,6 @@ def boot(device: Device, bundle: bytes) -> tuple[KeyVault, Runtime]:
     vault = KeyVault(memoryview(bytearray(kv.SIZE)))
     rom = Rom(device, vault, ROM)
     box = Caller(rom, PL0_CALLER)
-    box.execute(mailbox.StashMeasurement(FirmwareId.BOX, sha384(IMAGES[FirmwareId.BOX]), bytes(48), 0))
     box.execute(mailbox.FirmwareLoad(bundle))
     assert rom.result is not None
     left = Handoff.decode(rom.result.table.encode())
@@ -129,7 +127,9 @@ def manufacture_server(runtime: bytes = RUNTIME) -> Server:
     box.execute(mailbox.PopulateIdevEcc384Cert(device.idevid_ecc_certificate))
     box.execute(mailbox.PopulateIdevMldsa87Cert(device.idevid_mldsa_certificate))
     box.execute(mailbox.SetAuthManifest(manifest))
-    return Server(root_certificates(MODEL, root_keys), device, bundle, manifest, vault, core, box, stranger)
+    server = Server(root_certificates(MODEL, root_keys), device, bundle, manifest, vault, core, box, stranger)
+    authorize(server, FirmwareId.BOX)
+    return server
 
 
 def ask(channel: CustodyConnection, request: custody.Request[custody.Reply]) -> custody.Reply:

@@ -4,18 +4,16 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-from tests.simulators.root_of_trust import IMAGES, ROM, Server
+from tests.simulators.root_of_trust import ROM, Server
 
-from endocarp.crypto.digest import sha384
 from endocarp.rot import kv
 from endocarp.rot.fmc import run_fmc
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.mailbox import MailboxConnection
-from endocarp.rot.rom import HandOff, Rom
+from endocarp.rot.rom import Loaded, Rom
 from endocarp.shell.archive import seal
 from endocarp.shell.memory import map_secret, secret_descriptor
-from endocarp.wire.mailbox import PL0_CALLER, FirmwareLoad, MailboxClient, StashMeasurement
-from endocarp.wire.manifest import FirmwareId
+from endocarp.wire.mailbox import PL0_CALLER, FirmwareLoad, MailboxClient
 
 
 @contextlib.contextmanager
@@ -31,7 +29,7 @@ def left_by_fmc(server: Server) -> Iterator[Mapping[str, int]]:
     with _key_vault() as (fd, vault):
         rom = _run_rom(server, vault)
         table = run_fmc(rom.table, vault, rom.runtime)
-        with _sealed(HandOff(table, rom.fmc, rom.runtime)) as descriptors:
+        with _sealed(Loaded(table, rom.fmc, rom.runtime)) as descriptors:
             yield {"vault": fd, "handoff": descriptors["handoff"]}
 
 
@@ -47,18 +45,16 @@ def _key_vault() -> Iterator[tuple[int, KeyVault]]:
     os.close(fd)
 
 
-def _run_rom(server: Server, vault: KeyVault) -> HandOff:
+def _run_rom(server: Server, vault: KeyVault) -> Loaded:
     rom = Rom(server.device, vault, ROM)
     connection = MailboxConnection(rom, PL0_CALLER)
-    digest = sha384(IMAGES[FirmwareId.BOX])
-    for request in (StashMeasurement(FirmwareId.BOX, digest, bytes(48), 0), FirmwareLoad(server.bundle)):
-        connection.receive(MailboxClient().request(request), 0.0)
+    connection.receive(MailboxClient().request(FirmwareLoad(server.bundle)), 0.0)
     assert rom.result is not None
     return rom.result
 
 
 @contextlib.contextmanager
-def _sealed(left: HandOff) -> Iterator[Mapping[str, int]]:
+def _sealed(left: Loaded) -> Iterator[Mapping[str, int]]:
     descriptors = {"handoff": seal(left.table.encode(), "table"), "runtime": seal(left.runtime, "code")}
     yield descriptors
     for fd in descriptors.values():

@@ -66,11 +66,15 @@ FOR_SUITE: Final[Mapping[Suite, Algorithm]] = {
 _passed: set[Algorithm] = set()
 
 
-def run(algorithms: Iterable[Algorithm]) -> None:
-    """Test each of these that this process has not tested yet; Refused("selftest") at the first wrong answer."""
+def run(algorithms: Iterable[Algorithm], *, again: bool = False) -> None:
+    """Test each of these that this process has not tested yet, or, with `again`, each.
+
+    Raises Refused("selftest") at the first wrong answer.
+    """
     for algorithm in algorithms:
-        if algorithm in _passed:
+        if algorithm in _passed and not again:
             continue
+        _passed.discard(algorithm)
         if not _answers_well(TESTS[algorithm]):
             raise Refused(
                 "selftest", f"{algorithm.value} gives wrong answers", "do not use this installation"

@@ -1,8 +1,14 @@
-"""The boot of the root of trust as a table: which stage follows which. Nothing else assigns a stage."""
+"""The boot of the root of trust as a table: which stage follows which. Nothing else assigns a stage.
 
+Source: Caliptra ROM, "Cold reset", and FMC, "Boot flow".
+"""
+
+import contextlib
 import enum
+from collections.abc import Iterator
 
 from endocarp.errors import UsageError
+from endocarp.rot.kv import KeyVault
 
 
 class Stage(enum.Enum):
@@ -34,8 +40,8 @@ BOOT: dict[Stage, dict[Event, Stage]] = {
         Event.SHUTDOWN: Stage.SHUT_DOWN,
     },
     Stage.FMC: {Event.RUNTIME_MEASURED: Stage.RUNTIME, Event.FAULT: Stage.FATAL},
-    Stage.RUNTIME: {Event.SHUTDOWN: Stage.SHUT_DOWN},
-    Stage.FATAL: {},
+    Stage.RUNTIME: {Event.FAULT: Stage.FATAL, Event.SHUTDOWN: Stage.SHUT_DOWN},
+    Stage.FATAL: {Event.SHUTDOWN: Stage.FATAL},
     Stage.SHUT_DOWN: {Event.SHUTDOWN: Stage.SHUT_DOWN},
 }
 """Only a reset leads out of FATAL and SHUT_DOWN: a new process."""
@@ -57,3 +63,13 @@ class Boot:
         if event not in BOOT[self._stage]:
             raise UsageError(f"no way from {self._stage.value} by {event.value}", "see BOOT")
         self._stage = BOOT[self._stage][event]
+
+    @contextlib.contextmanager
+    def guard(self, vault: KeyVault) -> Iterator[None]:
+        """Run a block whose every error, of whatever kind, is fatal: the key vault is wiped, and the error goes on."""
+        try:
+            yield
+        except BaseException:
+            vault.erase_all()
+            self.advance(Event.FAULT)
+            raise

@@ -1,7 +1,7 @@
 """The verifier of firmware bundles: what the ROM checks before it lets anything run, in the ROM's own order.
 
-Each check is one `if` and one `Check`, whose number is the one that Caliptra leaves in its error register. The
-octets that were checked are a copy of this module's own, and what it returns comes from that copy.
+Each refusal is one `Check`: the number that Caliptra leaves in its error register, or one of our own. The octets that
+were checked are a copy of this module's own, and what it returns comes from that copy.
 
 Source: Caliptra ROM, "Firmware Image Validation Process"; caliptra-sw, image/verify/src/verifier.rs, which holds
 where the document differs. Cold boot only; the equalities of update reset come with update reset.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from endocarp.crypto.digest import Buffer, sha384
 from endocarp.crypto.keys import PublicKey
 from endocarp.errors import DecodeError
+from endocarp.rot.dice import Validity
 from endocarp.rot.fuses import NO_HASH, Fuses, Lifecycle
 from endocarp.rot.profile import Profile
 from endocarp.rot.refusals import ImageRefused
@@ -47,13 +48,14 @@ class VerifiedImage:
     """
 
     manifest: ImageManifest
-    manifest_digest: bytes
     fmc: bytes
     runtime: bytes
     vendor_pk_hash: bytes
     owner_pk_hash: bytes
     owner_pk_hash_in_fuses: bool
     effective_fuse_svn: int
+    validity: Validity
+    """The dates of the alias certificates."""
 
     @property
     def header(self) -> ImageHeader:
@@ -107,16 +109,17 @@ def verify_bundle(bundle: Buffer, fuses: Fuses, profile: Profile) -> VerifiedIma
     fmc = _verify_image(image, manifest.fmc, _FMC, profile)
     runtime = _verify_image(image, manifest.runtime, _RUNTIME, profile)
     _verify_svn(manifest.header.svn, fuses, profile)
+    validity = _verify_validity(manifest.header)
     _verify_unsigned(image, profile)
     return VerifiedImage(
         manifest=manifest,
-        manifest_digest=sha384(manifest.encode()),
         fmc=fmc,
         runtime=runtime,
         vendor_pk_hash=sha384(manifest.preamble.vendor_pub_key_info.encode()),
         owner_pk_hash=owner_pk_hash,
         owner_pk_hash_in_fuses=fuses.owner_pk_hash != NO_HASH,
         effective_fuse_svn=fuses.effective_fw_svn,
+        validity=validity,
     )
 
 
@@ -426,6 +429,18 @@ def _verify_svn(svn: int, fuses: Fuses, profile: Profile) -> None:
         raise ImageRefused(Check.FIRMWARE_SVN_GREATER_THAN_MAX_SUPPORTED, svn, f"at most {profile.max_svn}")
     if svn < fuses.fw_svn:
         raise ImageRefused(Check.FIRMWARE_SVN_LESS_THAN_FUSE, svn, f"at least {fuses.fw_svn}")
+
+
+def _verify_validity(header: ImageHeader) -> Validity:
+    # Caliptra ROM, "FMC alias": the owner's dates, else the vendor's, where both are given.
+    for data in (header.owner_data, header.vendor_data):
+        if any(data.not_before) and any(data.not_after):
+            # deviation: Caliptra copies what is signed; here it must be dates, or the certificates could not be read.
+            try:
+                return Validity.decode(data.not_before, data.not_after)
+            except DecodeError as error:
+                raise ImageRefused(Check.ENDOCARP_VALIDITY_INVALID, error.reason) from None
+    return Validity()
 
 
 def _verify_unsigned(image: ImageBundle, profile: Profile) -> None:

@@ -11,7 +11,7 @@ from endocarp.crypto.digest import sha256
 from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.primitives import kdf_sha512
 from endocarp.crypto.secret import Secret
-from endocarp.errors import DecodeError, PeerError, Refused
+from endocarp.errors import DecodeError, PeerError
 from endocarp.rot import kv, tcb
 from endocarp.rot.dice import ATTEST_LOC, Authority, Validity
 from endocarp.rot.kv import KeyVault
@@ -70,26 +70,21 @@ class CustodyConnection:
             request = kind.decode(fields)
         except DecodeError as error:
             raise PeerError(Status.MALFORMED, str(error)) from None
+        if not self._vault.holds(kv.STABLE_ROOT_IDEV):
+            raise PeerError(Status.SHUT_DOWN, "the key vault was wiped")
         if isinstance(request, custody.CertifyIdentity):
             return self._certify_identity(request)
         return self._seal_key()
 
     def _seal_key(self) -> custody.SealKeyReply:
         with (
-            self._stable_root() as root,
+            self._vault.take(kv.STABLE_ROOT_IDEV, Secret) as root,
             # From a root that stays, not from a CDI: an update of the firmware must not lose the store.
             kdf_sha512(root, SEAL_LABEL, self.partition.to_bytes(4, "big"), kind=Secret) as key,
         ):
             return custody.SealKeyReply(bytes(key.view[:SEAL_KEY_SIZE]))
 
-    def _stable_root(self) -> Secret:
-        try:
-            return self._vault.take(kv.STABLE_ROOT_IDEV, Secret)
-        except Refused as error:
-            raise PeerError(Status.SHUT_DOWN, str(error)) from None
-
     def _certify_identity(self, request: custody.CertifyIdentity) -> custody.CertifyIdentityReply:
-        self._stable_root().close()
         try:
             ecc = PublicKey.from_raw(Suite.P384, request.ecc_public)
             mldsa = PublicKey.from_raw(Suite.ML_DSA_87, request.mldsa_public)
@@ -105,25 +100,18 @@ class CustodyConnection:
     def _certificate(self, public: PublicKey) -> bytes:
         # deviation: Caliptra's RT alias certifies DPE keys only; here it vouches for partitions too, in words
         # (names and TcbInfo) that no DPE certificate has.
-        suite = public.suite
         component = TcbInfo(
             fwid=self.image_digest, type=VAULT_TYPE, vendor_info=self.partition.to_bytes(4, "big")
         )
-        tbs = certs.tbs_certificate(
-            issuer=self._issuer.names[suite],
-            subject=Name(f"Endocarp Partition {self.partition}", sha256(public.raw).hex().upper()),
-            serial=certs.serial_of(public),
-            public=public,
-            signer=suite,
-            extensions=[
+        return self._issuer.issue(
+            public,
+            Name(f"Endocarp Partition {self.partition}", sha256(public.raw).hex().upper()),
+            [
                 certs.basic_constraints(None),
                 certs.key_usage((KeyUsage.DIGITAL_SIGNATURE,)),
                 certs.extended_key_usage((ATTEST_LOC,)),
                 tcb.tcb_info(component),
                 certs.subject_key_id(certs.key_id(public)),
-                certs.authority_key_id(self._issuer.key_ids[suite]),
             ],
-            not_before=self._validity.not_before,
-            not_after=self._validity.not_after,
+            validity=self._validity,
         )
-        return certs.certificate(tbs, self._issuer.keys[suite])

@@ -4,10 +4,14 @@
 
 Each layer's CDI is derived from the one before it and from what was measured; its keys, P-384 and ML-DSA-87, come
 from its CDI alone; the keys of the layer before it certify them. Labels, order and octets are Caliptra's.
+
+Source: caliptra-sw, rom/dev/README.md, "DICE flow", and fmc/README.md; test/src/derive.rs; x509/src.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
 
 from endocarp.crypto import certs
 from endocarp.crypto.certs import KeyUsage, Name
@@ -16,9 +20,10 @@ from endocarp.crypto.keys import PrivateKey, PublicKey, mldsa87_from_seed, p384_
 from endocarp.crypto.primitives import doe_decrypt, hmac_sha512, kdf_sha512, mldsa_seed, p384_scalar
 from endocarp.crypto.secret import Secret
 from endocarp.crypto.selftest import Algorithm
+from endocarp.errors import DecodeError
 from endocarp.rot import kv
 from endocarp.rot.fuses import Device, Fuses
-from endocarp.rot.kv import Key, KeyVault
+from endocarp.rot.kv import KeyVault, Slot
 from endocarp.rot.profile import Profile
 from endocarp.wire.handoff import CertificatePair, PublicKeyPair
 from endocarp.wire.suites import Suite
@@ -40,6 +45,9 @@ ALGORITHMS = (
 KeyPair = Mapping[Suite, PrivateKey]
 """The private keys of one identity, by suite."""
 
+PublicPair = Mapping[Suite, PublicKey]
+"""The public keys of one identity, by suite."""
+
 _TCG_KP = "2.23.133.5.4.100."
 IDENTITY_INIT, IDENTITY_LOC, ATTEST_LOC, ECA = (f"{_TCG_KP}{last}" for last in (6, 7, 9, 12))
 _SUITE_NAMES = {Suite.P384: "Ecc384", Suite.ML_DSA_87: "MlDsa87"}
@@ -49,20 +57,12 @@ class Cdi(Secret):
     """A compound device identity, 64 octets."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the private keys of a layer lie in the key vault."""
-
-    ecc: Key
-    mldsa: Key
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
-    """What is fixed about one layer: its label in key derivation, its place, and how its certificate looks."""
+    """What is fixed about one layer: its label in key derivation, where its keys lie, and how its certificate looks."""
 
     label: bytes
-    places: Places
+    slots: Mapping[Suite, Slot]
     title: str
     path_length: int
     usages: tuple[KeyUsage, ...]
@@ -71,7 +71,7 @@ class Layer:
 
 IDEVID = Layer(
     label=b"idevid",
-    places=Places(kv.IDEV_ECC, kv.IDEV_MLDSA),
+    slots={Suite.P384: kv.IDEV_ECC, Suite.ML_DSA_87: kv.IDEV_MLDSA},
     title="IDevID",
     path_length=7,
     usages=(KeyUsage.KEY_CERT_SIGN,),
@@ -79,7 +79,7 @@ IDEVID = Layer(
 )
 LDEVID = Layer(
     label=b"ldevid",
-    places=Places(kv.LDEV_ECC, kv.LDEV_MLDSA),
+    slots={Suite.P384: kv.LDEV_ECC, Suite.ML_DSA_87: kv.LDEV_MLDSA},
     title="LDevID",
     path_length=6,
     usages=(KeyUsage.KEY_CERT_SIGN,),
@@ -87,7 +87,7 @@ LDEVID = Layer(
 )
 FMC_ALIAS = Layer(
     label=b"alias_fmc",
-    places=Places(kv.FMC_ECC, kv.FMC_MLDSA),
+    slots={Suite.P384: kv.FMC_ECC, Suite.ML_DSA_87: kv.FMC_MLDSA},
     title="FMC Alias",
     path_length=5,
     usages=(KeyUsage.KEY_CERT_SIGN,),
@@ -95,7 +95,7 @@ FMC_ALIAS = Layer(
 )
 RT_ALIAS = Layer(
     label=b"alias_rt",
-    places=Places(kv.RT_ECC, kv.RT_MLDSA),
+    slots={Suite.P384: kv.RT_ECC, Suite.ML_DSA_87: kv.RT_MLDSA},
     title="Rt Alias",
     path_length=4,
     usages=(KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_CERT_SIGN),
@@ -149,11 +149,6 @@ def stable_root_idev(idevid: Cdi) -> Secret:
     return kdf_sha512(idevid, b"stable_identity_root_idev")
 
 
-def stable_root_ldev(ldevid: Cdi) -> Secret:
-    """Return the root of keys that stay the same as long as the field entropy does, 64 octets."""
-    return kdf_sha512(ldevid, b"stable_identity_root_ldev")
-
-
 def derive_keys(vault: KeyVault, cdi: Cdi, layer: Layer) -> KeyPair:
     """Derive the keys of a layer from its CDI, leave them in the vault, and return them ready for use."""
     with (
@@ -161,22 +156,32 @@ def derive_keys(vault: KeyVault, cdi: Cdi, layer: Layer) -> KeyPair:
         Secret(output.view[:48]) as seed,
         p384_scalar(seed) as scalar,
     ):
-        vault.put(layer.places.ecc, scalar)
+        vault.put(layer.slots[Suite.P384], scalar)
     with kdf_sha512(cdi, layer.label + b"_mldsa_key", kind=Secret) as output, mldsa_seed(output) as seed:
-        vault.put(layer.places.mldsa, seed)
+        vault.put(layer.slots[Suite.ML_DSA_87], seed)
     return load_keys(vault, layer)
+
+
+def load_key(vault: KeyVault, layer: Layer, suite: Suite) -> PrivateKey:
+    """Return one key of a layer that an earlier stage left in the vault."""
+    with vault.take(layer.slots[suite], Secret) as secret:
+        return p384_from_scalar(secret) if suite is Suite.P384 else mldsa87_from_seed(secret)
 
 
 def load_keys(vault: KeyVault, layer: Layer) -> KeyPair:
     """Return the keys of a layer that an earlier stage left in the vault."""
-    with vault.take(layer.places.ecc, Secret) as scalar, vault.take(layer.places.mldsa, Secret) as seed:
-        return {Suite.P384: p384_from_scalar(scalar), Suite.ML_DSA_87: mldsa87_from_seed(seed)}
+    return {suite: load_key(vault, layer, suite) for suite in SUITES}
 
 
 def erase_keys(vault: KeyVault, layer: Layer) -> None:
     """Wipe the keys of a layer."""
-    vault.erase(layer.places.ecc)
-    vault.erase(layer.places.mldsa)
+    for slot in layer.slots.values():
+        vault.erase(slot)
+
+
+def public_halves(keys: KeyPair) -> PublicPair:
+    """Return the public keys of an identity, by suite."""
+    return {suite: keys[suite].public for suite in SUITES}
 
 
 def public_keys(keys: KeyPair) -> PublicKeyPair:
@@ -187,12 +192,27 @@ def public_keys(keys: KeyPair) -> PublicKeyPair:
 # --- certificates ----------------------------------------------------------------------------------------------
 
 
+_DATE = "%Y%m%d%H%M%SZ"
+
+
 @dataclass(frozen=True)
 class Validity:
     """The dates of a certificate, YYYYMMDDHHMMSSZ."""
 
     not_before: str = certs.NOT_BEFORE
     not_after: str = certs.NOT_AFTER
+
+    @classmethod
+    def decode(cls, not_before: bytes, not_after: bytes) -> Self:
+        """Read the dates of an image header or a hand-off table; DecodeError where one is no date, or the end comes first."""
+        try:
+            first, last = not_before.decode("ascii"), not_after.decode("ascii")
+            dates = [datetime.strptime(text, _DATE).replace(tzinfo=UTC) for text in (first, last)]
+        except ValueError:
+            raise DecodeError("Validity", f"{not_before!r} to {not_after!r} are no dates") from None
+        if dates[0] > dates[1] or not len(first) == len(last) == len(certs.NOT_AFTER):
+            raise DecodeError("Validity", f"{first} to {last}")
+        return cls(first, last)
 
 
 def name_of(layer: Layer, public: PublicKey, profile: Profile) -> Name:
@@ -219,35 +239,60 @@ def request_idevid(keys: KeyPair, fuses: Fuses, profile: Profile) -> Certificate
 
 @dataclass(frozen=True)
 class Authority:
-    """An identity that certifies others: its keys, its names (as Name or DER) and its key ids, by suite."""
+    """An identity that certifies others: its names and key ids, by suite.
 
-    keys: KeyPair
-    names: Mapping[Suite, Name | bytes]
+    `key` gives a private key for one signature. Where the keys lie in a key vault, it takes them out anew each time, so
+    that nothing is left of them once the vault is wiped.
+    """
+
+    key: Callable[[Suite], PrivateKey]
+    names: Mapping[Suite, Name]
     key_ids: Mapping[Suite, bytes]
 
+    def issue(
+        self,
+        public: PublicKey,
+        subject: Name,
+        extensions: Sequence[bytes],
+        *,
+        validity: Validity,
+        serial: bytes = b"",
+    ) -> bytes:
+        """Return a certificate of this key, DER, in the key's own suite; the authority's key id comes last in it.
 
-def authority(layer: Layer, keys: KeyPair, profile: Profile) -> Authority:
-    """Return a layer as the authority of the next one."""
+        `serial` is made from the key by Caliptra's rule where it is not given.
+        """
+        tbs = certs.tbs_certificate(
+            issuer=self.names[public.suite],
+            subject=subject,
+            serial=serial or certs.serial_of(public),
+            public=public,
+            signer=public.suite,
+            extensions=[*extensions, certs.authority_key_id(self.key_ids[public.suite])],
+            not_before=validity.not_before,
+            not_after=validity.not_after,
+        )
+        return certs.certificate(tbs, self.key(public.suite))
+
+
+def authority(
+    key: Callable[[Suite], PrivateKey],
+    name: Callable[[PublicKey], Name],
+    key_id: Callable[[PublicKey], bytes] = certs.key_id,
+) -> Authority:
+    """Return the owner of these keys as an authority."""
+    public = {suite: key(suite).public for suite in SUITES}
     return Authority(
-        keys,
-        {suite: name_of(layer, keys[suite].public, profile) for suite in SUITES},
-        {suite: certs.key_id(keys[suite].public) for suite in SUITES},
-    )
-
-
-def idevid_authority(keys: KeyPair, fuses: Fuses, profile: Profile) -> Authority:
-    """Return the IDevID as the authority of the LDevID: fuses say how its key ids are made."""
-    return Authority(
-        keys,
-        {suite: name_of(IDEVID, keys[suite].public, profile) for suite in SUITES},
-        {suite: idevid_key_id(keys[suite].public, fuses) for suite in SUITES},
+        key,
+        {suite: name(public[suite]) for suite in SUITES},
+        {suite: key_id(public[suite]) for suite in SUITES},
     )
 
 
 def idevid_key_id(public: PublicKey, fuses: Fuses) -> bytes:
     """Return the key id of an IDevID key, 20 octets, by the algorithm that its fuses name."""
     flags, *words = fuses.idevid_cert_attributes
-    # Caliptra fuses: 3 bits an algorithm, ECC first; then the words of both key ids, ECC first.
+    # Caliptra fuses, IDevID attributes: 3 bits an algorithm, ECC first; then the words of both key ids, ECC first.
     place = 0 if public.suite is Suite.P384 else 1
     match flags >> 3 * place & 7:
         case 0:
@@ -264,7 +309,7 @@ def idevid_key_id(public: PublicKey, fuses: Fuses) -> bytes:
 
 def certify(
     layer: Layer,
-    public: Mapping[Suite, PublicKey],
+    public: PublicPair,
     issuer: Authority,
     *,
     ueid: bytes,
@@ -281,22 +326,12 @@ def certify(
     made = {}
     for suite in SUITES:
         key_id = key_ids[suite] if key_ids else certs.key_id(public[suite])
-        tbs = certs.tbs_certificate(
-            issuer=issuer.names[suite],
-            subject=name_of(layer, public[suite], profile),
-            serial=certs.serial_of(public[suite]),
-            public=public[suite],
-            signer=suite,
-            extensions=[
-                *_extensions(layer, ueid),
-                *evidence,
-                certs.subject_key_id(key_id),
-                certs.authority_key_id(issuer.key_ids[suite]),
-            ],
-            not_before=validity.not_before,
-            not_after=validity.not_after,
+        made[suite] = issuer.issue(
+            public[suite],
+            name_of(layer, public[suite], profile),
+            [*_extensions(layer, ueid), *evidence, certs.subject_key_id(key_id)],
+            validity=validity,
         )
-        made[suite] = certs.certificate(tbs, issuer.keys[suite])
     return CertificatePair(ecc=made[Suite.P384], mldsa=made[Suite.ML_DSA_87])
 
 

@@ -1,4 +1,7 @@
-"""From a command on the mailbox to its handler: a typed registry, and the checks that come before every handler."""
+"""From a command on the mailbox to its handler: a typed registry, and the checks that come before every handler.
+
+Source: caliptra-sw, runtime/src/lib.rs and rom/dev/src/flow/cold_reset/fw_processor.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -6,6 +6,8 @@ locality and its new default; CertifyKey and Sign work for that context. So the 
     RTMR (what FMC measured) -> CCIV (configuration) -> one context a stashed measurement
 
 whose last member holds the default handle. What fails leaves the chain as it was.
+
+Source: TCG DPE for iRoT, with Caliptra's extensions; caliptra-dpe, dpe/src; caliptra-sw, runtime/src/drivers.rs.
 """
 
 from collections.abc import Callable, Mapping
@@ -97,7 +99,7 @@ class Dpe:
             dpe.SignMldsa87: self._sign_mldsa87,
             dpe.GetCertificateChain: self._get_certificate_chain,
         }
-        self.derive_context(configuration, CONFIGURATION_TYPE)
+        self._add(configuration, CONFIGURATION_TYPE, 0)
 
     @property
     def contexts(self) -> tuple[Context, ...]:
@@ -107,13 +109,21 @@ class Dpe:
     def derive_context(self, measurement: bytes, tci_type: int, svn: int = 0) -> None:
         """Add a component below the default context, which becomes the new default.
 
-        Raises PeerError where the locality has as many contexts as it may have.
+        Raises PeerError where its type is one of the root of trust's own, or the locality has as many contexts as it
+        may have.
         """
+        if tci_type in (ROOT_TYPE, CONFIGURATION_TYPE):
+            raise PeerError(
+                MailboxError.RUNTIME_STASH_MEASUREMENT_RESERVED_FW_ID, f"firmware {tci_type:#x} is reserved"
+            )
         if len(self._contexts) >= PL0_LIMIT:
             raise PeerError(
                 MailboxError.RUNTIME_PL0_USED_DPE_CONTEXT_THRESHOLD_REACHED,
                 f"the PL0 locality has {PL0_LIMIT} contexts",
             )
+        self._add(measurement, tci_type, svn)
+
+    def _add(self, measurement: bytes, tci_type: int, svn: int) -> None:
         context = Context(tci_type, measurement, sha384(bytes(48), measurement), self._locality, svn)
         self._contexts += (context,)
 
@@ -164,18 +174,21 @@ class Dpe:
         return dpe.CertifyKeyMldsa87Reply(dpe.DEFAULT_HANDLE, public, certificate)
 
     def _sign_p384(self, request: dpe.SignP384, locality: int, suite: Suite) -> dpe.SignP384Reply:
-        self._find(request.context_handle, locality)
-        key = self._derive_key(request.label, suite)
+        key = self._signer(request, locality, suite)
         signature = key.sign(Scheme.ECDSA_DIGEST, request.digest)
         return dpe.SignP384Reply.of(dpe.DEFAULT_HANDLE, signature)
 
     def _sign_mldsa87(self, request: dpe.SignMldsa87, locality: int, suite: Suite) -> dpe.SignMldsa87Reply:
-        self._find(request.context_handle, locality)
-        if request.flags:
-            raise PeerError(Status.ARGUMENT_NOT_SUPPORTED, "Sign takes mu only")
-        key = self._derive_key(request.label, suite)
+        key = self._signer(request, locality, suite)
         signature = key.sign(Scheme.ML_DSA_MU, request.mu)
         return dpe.SignMldsa87Reply(dpe.DEFAULT_HANDLE, signature + b"\x00")
+
+    def _signer(self, request: dpe.SignP384 | dpe.SignMldsa87, locality: int, suite: Suite) -> PrivateKey:
+        self._find(request.context_handle, locality)
+        if request.flags:
+            # deviation: no raw messages yet; a DPE without support for them answers this.
+            raise PeerError(Status.ARGUMENT_NOT_SUPPORTED, f"flags {request.flags:#x} of Sign")
+        return self._derive_key(request.label, suite)
 
     def _get_certificate_chain(
         self, request: dpe.GetCertificateChain, locality: int, suite: Suite
@@ -216,27 +229,21 @@ class Dpe:
         return sha384(*(context.node() + b"\x01" for context in reversed(self._contexts)))
 
     def _leaf(self, key: PrivateKey, label: bytes) -> bytes:
-        public, issuer = key.public, self._issuer.authority
-        number = sha384(public.raw).hex().upper()[:64]
-        tbs = certs.tbs_certificate(
-            issuer=issuer.names[public.suite],
-            subject=Name("DPE Leaf", number, printable=True),
-            # DPE, "Certificates": the serial number is the first 20 characters of that text.
-            serial=number[:20].encode("ascii"),
-            public=public,
-            signer=public.suite,
-            extensions=[
+        number = sha384(key.public.raw).hex().upper()[:64]
+        return self._issuer.authority.issue(
+            key.public,
+            Name("DPE Leaf", number, printable=True),
+            [
                 tcb.multi_tcb_info([_component(context) for context in self._contexts]),
                 certs.ueid(label),
                 certs.basic_constraints(None),
                 certs.key_usage((KeyUsage.DIGITAL_SIGNATURE,)),
                 certs.extended_key_usage((ATTEST_LOC,), critical=True),
-                certs.authority_key_id(issuer.key_ids[public.suite]),
             ],
-            not_before=self._issuer.validity.not_before,
-            not_after=self._issuer.validity.not_after,
+            validity=self._issuer.validity,
+            # DPE, "Certificates": the serial number is the first 20 characters of that text.
+            serial=number[:20].encode("ascii"),
         )
-        return certs.certificate(tbs, issuer.keys[public.suite])
 
 
 def _component(context: Context) -> TcbInfo:

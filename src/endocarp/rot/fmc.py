@@ -26,14 +26,10 @@ def run_fmc(handoff: Handoff, vault: KeyVault, runtime: Buffer, profile: Profile
     is not ROM's or the image is not the one that ROM verified.
     """
     boot = Boot(Stage.FMC)
-    try:
+    with boot.guard(vault):
         selftest.run(dice.ALGORITHMS)
         _check(handoff, runtime)
         table = _derive(handoff, vault, profile)
-    except BaseException:
-        boot.advance(Event.FAULT)
-        vault.erase_all()
-        raise
     boot.advance(Event.RUNTIME_MEASURED)
     return table
 
@@ -55,7 +51,10 @@ def _derive(handoff: Handoff, vault: KeyVault, profile: Profile) -> Handoff:
     vault.erase(kv.FMC_CDI)
     # deviation: in hardware the FMC alias keys are locked to the engine that signs PCRs; here they stay in the
     # vault, and only the runtime's quote commands use them.
-    issuer = dice.authority(dice.FMC_ALIAS, dice.load_keys(vault, dice.FMC_ALIAS), profile)
+    issuer = dice.authority(
+        dice.load_keys(vault, dice.FMC_ALIAS).__getitem__,
+        lambda public: dice.name_of(dice.FMC_ALIAS, public, profile),
+    )
     component = TcbInfo(
         fwid=handoff.runtime_digest,
         type=profile.runtime_tcb_type.encode(),
@@ -63,12 +62,12 @@ def _derive(handoff: Handoff, vault: KeyVault, profile: Profile) -> Handoff:
     )
     rt_alias: CertificatePair = dice.certify(
         dice.RT_ALIAS,
-        {suite: keys[suite].public for suite in dice.SUITES},
+        dice.public_halves(keys),
         issuer,
         ueid=handoff.ueid,
         profile=profile,
         evidence=[tcb.tcb_info(component)],
-        validity=Validity(handoff.not_before.decode("ascii"), handoff.not_after.decode("ascii")),
+        validity=Validity.decode(handoff.not_before, handoff.not_after),
     )
     return dataclasses.replace(
         handoff, writer=Writer.FMC, rt_alias=rt_alias, pcrs=bank.values, pcr_log=bank.log

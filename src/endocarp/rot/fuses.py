@@ -25,7 +25,7 @@ ATTRIBUTE_WORDS = 24
 _UEID_TYPE_RANDOM = 1
 _UEID_TYPE_WORD = 11
 _SERIAL_WORDS = range(12, 16)
-_FORM = 1
+_FORM = 2
 
 
 class Lifecycle(enum.IntEnum):
@@ -40,15 +40,13 @@ class Lifecycle(enum.IntEnum):
 class Fuses:
     """The fuses that the model reads. Bitmaps are integers: bit 0 is the first fuse.
 
-    Not modelled, and so not here: HSM id, stepping id, debug-unlock token, the deprecated FMC key-manifest SVN.
+    Not modelled, and so not here: HEK seed, HSM id, stepping id, debug-unlock token, the deprecated FMC key-manifest SVN.
     """
 
     uds_seed: bytes = field(repr=False)
     """64 octets, obfuscated."""
     field_entropy: bytes = field(repr=False)
     """32 octets, obfuscated: two slots of 16."""
-    hek_seed: bytes = field(repr=False)
-    """32 octets, obfuscated."""
     vendor_pk_hash: bytes
     owner_pk_hash: bytes = NO_HASH
     """48 octets each, standard order; zero where none was burnt."""
@@ -113,7 +111,7 @@ class Fuses:
         return bytes([words[_UEID_TYPE_WORD] & 0xFF]) + serial
 
 
-_SIZES = {"uds_seed": 64, "field_entropy": 32, "hek_seed": 32, "vendor_pk_hash": 48, "owner_pk_hash": 48}
+_SIZES = {"uds_seed": 64, "field_entropy": 32, "vendor_pk_hash": 48, "owner_pk_hash": 48}
 _BITS = {
     "ecc_revocation": 4,
     "lms_revocation": 32,
@@ -164,9 +162,9 @@ class Device:
 
         A digest over all entries comes last: fuses have error detection, a file has this.
         """
-        return json.dumps(self._shown() | {"digest": self._digest()}, indent=2)
+        return json.dumps(self._plain() | {"digest": self._digest()}, indent=2)
 
-    def _shown(self) -> dict[str, object]:
+    def _plain(self) -> dict[str, object]:
         fuses = {each.name: _shown(getattr(self.fuses, each.name)) for each in dataclasses.fields(Fuses)}
         return {
             "form": _FORM,
@@ -179,7 +177,7 @@ class Device:
         }
 
     def _digest(self) -> str:
-        return sha384(json.dumps(self._shown()).encode()).hex()
+        return sha384(json.dumps(self._plain()).encode()).hex()
 
     @classmethod
     def from_json(cls, text: str) -> "Device":
@@ -221,14 +219,13 @@ def manufacture(
 ) -> Device:
     """Make a device with secrets of its own, for firmware of this vendor and, where given, of this owner.
 
-    The hashes have 48 octets. The IDevID certificates are added when the device's CSRs have been signed.
+    The hashes have 48 octets. The IDevID certificates are added by `provision`.
     """
     return Device(
         model=model,
         fuses=Fuses(
             uds_seed=entropy(64),
             field_entropy=entropy(32),
-            hek_seed=entropy(32),
             vendor_pk_hash=vendor_pk_hash,
             owner_pk_hash=owner_pk_hash,
             idevid_cert_attributes=ueid_words(entropy(16)),

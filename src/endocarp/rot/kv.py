@@ -1,8 +1,9 @@
 """The key vault: 24 slots of 64 octets over one piece of memory, which every boot stage inherits.
 
-The memory is the shell's: secret pages that survive exec, so that ROM, FMC and runtime see the same slots. A
-slot is known by what it holds at that moment (Caliptra: key vault slots); the same number is used again by a
-later stage, as in Caliptra.
+The memory is the shell's: secret pages that survive exec, so that ROM, FMC and runtime see the same slots. What a slot
+holds changes from stage to stage, so a `Slot` here is a number and what it holds at that moment.
+
+Source: caliptra-sw, drivers/src/key_vault.rs and rom/dev/README.md, "Key vault slots".
 """
 
 from dataclasses import dataclass
@@ -20,50 +21,28 @@ SIZE = SLOT_COUNT * SLOT_SIZE
 
 
 @dataclass(frozen=True)
-class Key:
-    """What a slot holds: its number, and the size of the secret in octets."""
+class Slot:
+    """A slot while it holds this: what it is called, the number of the slot, and the size of the secret in octets."""
 
     name: str
-    slot: int
+    number: int
     size: int = SLOT_SIZE
 
 
-UDS = Key("unique device secret", 0)
-STABLE_ROOT_IDEV = Key("stable identity root of IDevID", 0)
-FIELD_ENTROPY = Key("field entropy", 1, 32)
-STABLE_ROOT_LDEV = Key("stable identity root of LDevID", 1)
-LDEV_MLDSA = Key("LDevID ML-DSA seed", 4, 32)
-RT_CDI = Key("runtime CDI", 4)
-LDEV_ECC = Key("LDevID ECC key", 5, 48)
-RT_ECC = Key("runtime alias ECC key", 5, 48)
-IDEV_CDI = Key("IDevID CDI", 6)
-LDEV_CDI = Key("LDevID CDI", 6)
-FMC_CDI = Key("FMC CDI", 6)
-IDEV_ECC = Key("IDevID ECC key", 7, 48)
-FMC_ECC = Key("FMC alias ECC key", 7, 48)
-IDEV_MLDSA = Key("IDevID ML-DSA seed", 8, 32)
-FMC_MLDSA = Key("FMC alias ML-DSA seed", 8, 32)
-RT_MLDSA = Key("runtime alias ML-DSA seed", 9, 32)
-
-KEYS = (
-    UDS,
-    STABLE_ROOT_IDEV,
-    FIELD_ENTROPY,
-    STABLE_ROOT_LDEV,
-    LDEV_MLDSA,
-    RT_CDI,
-    LDEV_ECC,
-    RT_ECC,
-    IDEV_CDI,
-    LDEV_CDI,
-    FMC_CDI,
-    IDEV_ECC,
-    FMC_ECC,
-    IDEV_MLDSA,
-    FMC_MLDSA,
-    RT_MLDSA,
-)
-"""Every key that has a place in the vault."""
+STABLE_ROOT_IDEV = Slot("stable identity root of IDevID", 0)
+FIELD_ENTROPY = Slot("field entropy", 1, 32)
+LDEV_MLDSA = Slot("LDevID ML-DSA seed", 4, 32)
+RT_CDI = Slot("runtime CDI", 4)
+LDEV_ECC = Slot("LDevID ECC key", 5, 48)
+RT_ECC = Slot("runtime alias ECC key", 5, 48)
+IDEV_CDI = Slot("IDevID CDI", 6)
+LDEV_CDI = Slot("LDevID CDI", 6)
+FMC_CDI = Slot("FMC CDI", 6)
+IDEV_ECC = Slot("IDevID ECC key", 7, 48)
+FMC_ECC = Slot("FMC alias ECC key", 7, 48)
+IDEV_MLDSA = Slot("IDevID ML-DSA seed", 8, 32)
+FMC_MLDSA = Slot("FMC alias ML-DSA seed", 8, 32)
+RT_MLDSA = Slot("runtime alias ML-DSA seed", 9, 32)
 
 
 class KeyVault:
@@ -76,30 +55,33 @@ class KeyVault:
             )
         self._memory = memory.cast("B")
 
-    def put(self, key: Key, secret: Secret) -> None:
-        """Keep a copy of the secret in the slot of `key`, in place of what was there; `secret` stays open."""
-        if len(secret) != key.size:
-            raise UsageError(f"{key.name}: {len(secret)} octets, must be {key.size}")
-        self.erase(key)
-        self._slot(key)[: key.size] = secret.view
+    def put(self, slot: Slot, secret: Secret) -> None:
+        """Keep a copy of the secret in `slot`, in place of what was there; `secret` stays open."""
+        if len(secret) != slot.size:
+            raise UsageError(f"{slot.name}: {len(secret)} octets, must be {slot.size}")
+        self.erase(slot)
+        self._octets(slot)[: slot.size] = secret.view
 
-    def take(self, key: Key, kind: type[S] = Secret) -> S:  # type: ignore[assignment]
-        """Return a copy of what the slot of `key` holds, as a secret of this kind, for the caller to close.
+    def holds(self, slot: Slot) -> bool:
+        """Tell whether anything lies in `slot`; a secret of zeros does not count as one."""
+        return any(self._octets(slot))
 
-        Raises Refused `kv.empty` where it holds nothing.
+    def take(self, slot: Slot, kind: type[S]) -> S:
+        """Return a copy of what lies in `slot`, as a secret of this kind, for the caller to close.
+
+        Raises Refused `kv.empty` where nothing does.
         """
-        slot = self._slot(key)
-        if not any(slot):
-            raise Refused("kv.empty", f"the key vault holds no {key.name}", "reset the server")
-        return kind(slot[: key.size])
+        if not self.holds(slot):
+            raise Refused("kv.empty", f"the key vault holds no {slot.name}", "reset the server")
+        return kind(self._octets(slot)[: slot.size])
 
-    def erase(self, key: Key) -> None:
-        """Wipe the slot of `key`."""
-        wipe(self._slot(key))
+    def erase(self, slot: Slot) -> None:
+        """Wipe `slot`."""
+        wipe(self._octets(slot))
 
     def erase_all(self) -> None:
         """Wipe every slot."""
         wipe(self._memory)
 
-    def _slot(self, key: Key) -> memoryview:
-        return self._memory[key.slot * SLOT_SIZE : (key.slot + 1) * SLOT_SIZE]
+    def _octets(self, slot: Slot) -> memoryview:
+        return self._memory[slot.number * SLOT_SIZE : (slot.number + 1) * SLOT_SIZE]

@@ -24,8 +24,6 @@ from endocarp.wire.manifest import (
     AuthorizationManifest,
 )
 
-_MAX_SVN = 128
-
 
 @dataclass(frozen=True)
 class ManifestAnchors:
@@ -33,10 +31,10 @@ class ManifestAnchors:
 
     vendor: PublicKeyPair
     owner: PublicKeyPair
-    svn_checked: bool = True
+    svn_checked: bool
     """False on an unprovisioned device, and where anti-rollback is disabled."""
-    min_svn: int = 0
-    max_svn: int = 128
+    min_svn: int
+    max_svn: int
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,11 @@ def _read(octets: bytes) -> AuthorizationManifest:
 def _verify_svn(svn: int, anchors: ManifestAnchors) -> None:
     if not anchors.svn_checked:
         return
-    if svn > min(_MAX_SVN, anchors.max_svn):
+    if svn > anchors.max_svn:
         raise ManifestRefused(
             ManifestCheck.IMAGE_VERIFIER_ERR_FIRMWARE_SVN_GREATER_THAN_MAX_SUPPORTED,
             svn,
-            f"at most {min(_MAX_SVN, anchors.max_svn)}",
+            f"at most {anchors.max_svn}",
         )
     if svn < anchors.min_svn:
         raise ManifestRefused(

@@ -2,20 +2,20 @@
 
 Extending is SHA-384(old ‖ data). What ROM and FMC extend they also log, so that a verifier can replay it; PCR 31
 belongs to stashed measurements, which their sender logs.
+
+Source: caliptra-sw, drivers/src/pcr_bank.rs and drivers/src/pcr_log.rs.
 """
 
 from collections.abc import Sequence
 
 from endocarp.crypto.digest import sha384, sha512
 from endocarp.errors import PeerError, UsageError
-from endocarp.wire.mailbox import PCR_COUNT, PCR_SIZE, MailboxError, PcrLogEntry, PcrLogId
+from endocarp.wire.mailbox import PCR_COUNT, PCR_LOG_LIMIT, PCR_SIZE, MailboxError, PcrLogEntry, PcrLogId
 
 ROM_CURRENT, ROM_JOURNEY, FMC_CURRENT, FMC_JOURNEY = 0, 1, 2, 3
 STASH = 31
 EXTEND_LIMIT = 79
-"""The most octets that one extension takes."""
-LOG_LIMIT = 17
-"""The most entries that the log holds."""
+"""The most octets that one extension takes: what one block of SHA-384 has room for behind the register."""
 
 
 class PcrBank:
@@ -51,10 +51,12 @@ class PcrBank:
 
         Raises PeerError, before anything changes, where the log is full.
         """
-        # NCC 4DN: the bound is checked against where the new entry would end, not where it would begin.
-        if len(self._log) + PCR_LOG_ENTRY_SIZE > LOG_LIMIT * PCR_LOG_ENTRY_SIZE:
+        size = PcrLogEntry.fixed_size()
+        # Caliptra, review by NCC Group in 2023, finding 4DN: the bound is that of the end of the new entry, not of its
+        # beginning.
+        if len(self._log) + size > PCR_LOG_LIMIT * size:
             raise PeerError(
-                MailboxError.ROM_GLOBAL_PCR_LOG_EXHAUSTED, f"the PCR log holds {LOG_LIMIT} entries"
+                MailboxError.ROM_GLOBAL_PCR_LOG_EXHAUSTED, f"the PCR log holds {PCR_LOG_LIMIT} entries"
             )
         logged = PcrLogEntry(
             entry, pcr_mask=sum(1 << index for index in indices), data=data.ljust(PCR_SIZE, b"\0")
@@ -66,6 +68,3 @@ class PcrBank:
     def quote_digest(self, nonce: bytes) -> bytes:
         """Return SHA-512(PCRs ‖ nonce), 64 octets, of which each suite signs its own part."""
         return sha512(self._values, nonce)
-
-
-PCR_LOG_ENTRY_SIZE = 56

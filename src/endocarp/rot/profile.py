@@ -6,12 +6,14 @@ versions are those of the ROM's change log.
 
 from dataclasses import dataclass
 
+from endocarp.wire.handoff import STASH_LIMIT
+from endocarp.wire.mailbox import FIRMWARE_LIMIT
+
 
 @dataclass(frozen=True)
 class Profile:
     """What differs from one version of Caliptra to the next."""
 
-    name: str
     hardware_revision: int
     rom_version: int
     """16 bits: major 5, minor 5, patch 6."""
@@ -21,8 +23,6 @@ class Profile:
     """32 bits: major 8, minor 8, patch 16."""
     certificate_prefix: str
     """What the common names begin with: `Caliptra 2.1`, then `Ecc384 LDevID` and so on."""
-    device_status_size: int
-    """Octets of the first measurement of PCR 0 and 1."""
     iccm_start: int
     iccm_size: int
     """Where FMC and runtime are loaded, and how much room there is, in octets."""
@@ -56,23 +56,20 @@ def _long_version(major: int, minor: int, patch: int) -> int:
 
 
 CALIPTRA_2_1_2 = Profile(
-    name="2.1.2",
     hardware_revision=_short_version(2, 1, 0),
     rom_version=_short_version(2, 1, 2),
     fmc_version=_short_version(2, 1, 1),
     runtime_version=_long_version(2, 1, 1),
     certificate_prefix="Caliptra 2.1",
-    # One octet more, the subsystem mode, since ROM 2.1.3.
-    device_status_size=17,
     iccm_start=0x4000_0000,
     # deviation: 256 KiB each in Caliptra. Our images are archives of Python source.
     iccm_size=1 << 20,
-    image_limit=1 << 20,
+    image_limit=FIRMWARE_LIMIT,
     image_alignment=256,
     max_svn=128,
     vendor_ecc_keys=4,
     vendor_mldsa_keys=4,
-    rom_stash_limit=8,
+    rom_stash_limit=STASH_LIMIT,
     fmc_tcb_type="CALIPTRA_2_X_FMC_FIRMWARE_INFO",
     runtime_tcb_type="CALIPTRA_2_X_RT_FIRMWARE_INFO",
     owner_tcb_type="CALIPTRA_2_X_FUSE_OWNER_INFO",

@@ -1,4 +1,7 @@
-"""What the maker does once: certify the IDevID of a new device under the maker's root."""
+"""What the maker does once: certify the IDevID of a new device under the maker's root.
+
+Source: Caliptra.md, "Provisioning".
+"""
 
 import dataclasses
 
@@ -10,10 +13,12 @@ from endocarp.rot.dice import (
     SUITES,
     Authority,
     KeyPair,
+    authority,
     certify,
     derive_keys,
     idevid_cdi,
     idevid_key_id,
+    public_halves,
     unique_device_secret,
 )
 from endocarp.rot.fuses import Device
@@ -25,11 +30,7 @@ from endocarp.wire.suites import Suite
 
 def root_authority(name: str, keys: KeyPair) -> Authority:
     """Return the maker's root as an authority; `name` is its common name."""
-    return Authority(
-        keys,
-        {suite: Name(name) for suite in SUITES},
-        {suite: certs.key_id(keys[suite].public) for suite in SUITES},
-    )
+    return authority(keys.__getitem__, lambda _: Name(name))
 
 
 def root_certificates(name: str, keys: KeyPair) -> CertificatePair:
@@ -52,8 +53,9 @@ def idevid_keys(device: Device) -> KeyPair:
 
 def provision(device: Device, root: Authority, profile: Profile) -> Device:
     """Return the device with IDevID certificates by this root."""
-    keys = idevid_keys(device)
-    public = {suite: keys[suite].public for suite in SUITES}
+    # deviation: a maker signs the requests that a device's ROM has made, and never sees its keys. Here the maker has
+    # made the secrets too, so it derives the keys once more and certifies them.
+    public = public_halves(idevid_keys(device))
     pair = certify(
         IDEVID,
         public,

@@ -12,7 +12,7 @@ from endocarp.errors import EndocarpError, PeerError
 from endocarp.rot import dice, kv, tcb
 from endocarp.rot.boot import Boot, Event, Stage
 from endocarp.rot.bundle import VerifiedImage, verify_bundle
-from endocarp.rot.dice import Cdi, KeyPair, Validity
+from endocarp.rot.dice import Cdi, KeyPair
 from endocarp.rot.dispatch import Call, Faults, Registry
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import KeyVault
@@ -21,7 +21,6 @@ from endocarp.rot.profile import CALIPTRA_2_1_2, Profile
 from endocarp.rot.tcb import TcbInfo
 from endocarp.wire import handoff, mailbox
 from endocarp.wire.handoff import CertificatePair, Handoff, Measurement
-from endocarp.wire.image import ImageHeader
 from endocarp.wire.mailbox import (
     Capability,
     DataReply,
@@ -36,7 +35,7 @@ from endocarp.wire.mailbox import (
 
 
 @dataclass(frozen=True)
-class HandOff:
+class Loaded:
     """What ROM leaves: the table and, copied once and verified, the images to run next."""
 
     table: Handoff
@@ -54,21 +53,21 @@ class Rom:
     def __init__(
         self, device: Device, vault: KeyVault, image: Buffer, profile: Profile = CALIPTRA_2_1_2
     ) -> None:
-        selftest.run(dice.ALGORITHMS)
         self.device, self.profile = device, profile
-        self.result: HandOff | None = None
+        self.result: Loaded | None = None
         self.fault: EndocarpError | None = None
         """Why the boot came to its end, where it did."""
         self._boot = Boot(Stage.RESET)
         self._vault = vault
-        self._digest = sha256(image)
         self._bank = PcrBank()
         self._measurements: tuple[Measurement, ...] = ()
-        self._derive_idevid()
-        idev_keys = dice.load_keys(vault, dice.IDEVID)
-        self._idev_public = dice.public_keys(idev_keys)
-        self.ldevid = self._derive_ldevid(idev_keys)
-        dice.erase_keys(vault, dice.IDEVID)
+        with self._boot.guard(vault):
+            selftest.run(dice.ALGORITHMS)
+            self._digest = sha256(image)
+            idev_keys = self._derive_idevid()
+            self._idev_public = dice.public_keys(idev_keys)
+            self.ldevid = self._derive_ldevid(idev_keys)
+            dice.erase_keys(vault, dice.IDEVID)
         self._boot.advance(Event.IDENTITY_DERIVED)
 
     @property
@@ -86,8 +85,8 @@ class Rom:
     def execute(self, call: Call) -> bytes:
         """Run a command and return the octets of its reply.
 
-        Every refusal ends the boot (Caliptra ROM: an error in the cold-boot flow is fatal): the key vault is
-        wiped, and later commands are answered by the same error.
+        Every error ends the boot (Caliptra ROM: an error in the cold-boot flow is fatal): the key vault is wiped, and
+        later commands are answered by the same refusal, or, after a fault of our own, by RUNTIME_SHUTDOWN.
         """
         if self.fault is not None:
             raise self.fault
@@ -96,41 +95,39 @@ class Rom:
                 MailboxError.RUNTIME_SHUTDOWN, f"the ROM is not there any more: {self.stage.value}"
             )
         try:
-            return COMMANDS.execute(self, call)
+            with self._boot.guard(self._vault):
+                return COMMANDS.execute(self, call)
         except EndocarpError as error:
-            self._boot.advance(Event.FAULT)
-            self._vault.erase_all()
             self.fault = error
             raise
 
     # --- identity ----------------------------------------------------------------------------------------------
 
-    def _derive_idevid(self) -> None:
+    def _derive_idevid(self) -> KeyPair:
         with dice.unique_device_secret(self.device) as uds, dice.field_entropy(self.device) as entropy:
             self._vault.put(kv.FIELD_ENTROPY, entropy)
             with dice.idevid_cdi(uds) as cdi, dice.stable_root_idev(cdi) as root:
                 self._vault.put(kv.IDEV_CDI, cdi)
                 self._vault.put(kv.STABLE_ROOT_IDEV, root)
-                dice.derive_keys(self._vault, cdi, dice.IDEVID)
+                return dice.derive_keys(self._vault, cdi, dice.IDEVID)
 
     def _derive_ldevid(self, issuer: KeyPair) -> CertificatePair:
         with (
             self._vault.take(kv.IDEV_CDI, Cdi) as idev,
             self._vault.take(kv.FIELD_ENTROPY, Secret) as entropy,
             dice.ldevid_cdi(idev, entropy) as cdi,
-            dice.stable_root_ldev(cdi) as root,
         ):
             self._vault.put(kv.LDEV_CDI, cdi)
-            self._vault.put(kv.STABLE_ROOT_LDEV, root)
             keys = dice.derive_keys(self._vault, cdi, dice.LDEVID)
-        fuses = self.device.fuses
-        return dice.certify(
-            dice.LDEVID,
-            {suite: keys[suite].public for suite in dice.SUITES},
-            dice.idevid_authority(issuer, fuses, self.profile),
-            ueid=fuses.ueid,
-            profile=self.profile,
+        # deviation: Caliptra puts the stable identity root of the LDevID here, which no command of ours takes.
+        self._vault.erase(kv.FIELD_ENTROPY)
+        fuses, profile = self.device.fuses, self.profile
+        idevid = dice.authority(
+            issuer.__getitem__,
+            lambda public: dice.name_of(dice.IDEVID, public, profile),
+            lambda public: dice.idevid_key_id(public, fuses),
         )
+        return dice.certify(dice.LDEVID, dice.public_halves(keys), idevid, ueid=fuses.ueid, profile=profile)
 
     # --- commands ----------------------------------------------------------------------------------------------
 
@@ -152,7 +149,7 @@ class Rom:
         fmc_alias = self._derive_fmc_alias(image, status)
         table = self._table(image, fmc_alias)
         self._boot.advance(Event.FIRMWARE_VERIFIED)
-        self.result = HandOff(table, image.fmc, image.runtime)
+        self.result = Loaded(table, image.fmc, image.runtime)
 
     def shut_down(self) -> None:
         """Wipe every secret."""
@@ -173,27 +170,27 @@ class Rom:
         with self._vault.take(kv.LDEV_CDI, Cdi) as ldev, dice.fmc_cdi(ldev, self._bank[ROM_CURRENT]) as cdi:
             self._vault.put(kv.FMC_CDI, cdi)
             keys = dice.derive_keys(self._vault, cdi, dice.FMC_ALIAS)
-        issuer = dice.authority(dice.LDEVID, dice.load_keys(self._vault, dice.LDEVID), self.profile)
+        issuer = dice.authority(
+            dice.load_keys(self._vault, dice.LDEVID).__getitem__,
+            lambda public: dice.name_of(dice.LDEVID, public, self.profile),
+        )
         dice.erase_keys(self._vault, dice.LDEVID)
         return dice.certify(
             dice.FMC_ALIAS,
-            {suite: keys[suite].public for suite in dice.SUITES},
+            dice.public_halves(keys),
             issuer,
             ueid=self.device.fuses.ueid,
             profile=self.profile,
             evidence=[_tcb(status, image, self.profile)],
-            validity=_validity(image.header),
+            validity=image.validity,
         )
 
     def _table(self, image: VerifiedImage, fmc_alias: CertificatePair) -> Handoff:
-        fuses, header, manifest = self.device.fuses, image.header, image.manifest
-        validity = _validity(header)
+        fuses, header, manifest, validity = self.device.fuses, image.header, image.manifest, image.validity
         return Handoff(
             marker=handoff.MARKER,
             version=handoff.VERSION,
             writer=handoff.Writer.ROM,
-            lifecycle=fuses.lifecycle,
-            debug_locked=fuses.debug_locked,
             svn_checked=fuses.svn_checked,
             soc_manifest_min_svn=fuses.soc_manifest_min_svn,
             soc_manifest_max_svn=fuses.soc_manifest_max_svn,
@@ -207,7 +204,6 @@ class Rom:
             vendor_ecc_index=header.vendor_ecc_pub_key_idx,
             vendor_pqc_index=header.vendor_pqc_pub_key_idx,
             rom_digest=self._digest,
-            manifest_digest=image.manifest_digest,
             fmc_digest=image.fmc_digest,
             runtime_digest=image.runtime_digest,
             vendor_pk_hash=image.vendor_pk_hash,
@@ -263,14 +259,6 @@ def _tcb(status: DeviceStatus, image: VerifiedImage, profile: Profile) -> bytes:
             TcbInfo(fwid=image.fmc_digest, type=profile.fmc_tcb_type.encode(), svn=tcb.fixed_svn(image.svn)),
         ]
     )
-
-
-def _validity(header: ImageHeader) -> Validity:
-    # Caliptra ROM, "FMC alias": the owner's dates, else the vendor's, where both are given.
-    for data in (header.owner_data, header.vendor_data):
-        if any(data.not_before) and any(data.not_after):
-            return Validity(data.not_before.decode("ascii"), data.not_after.decode("ascii"))
-    return Validity()
 
 
 # --- handlers --------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""TcbInfo: what a certificate says of the software behind its key (DICE Attestation Architecture 1.1, 6.1.1)."""
+"""TcbInfo: what a certificate says of the software behind its key.
+
+Source: TCG DICE Attestation Architecture 1.2, 6.1.1, with Errata 1.0.
+"""
 
 from dataclasses import dataclass
 
@@ -67,7 +70,7 @@ def _fwid(digest: bytes) -> bytes:
 
 
 def _integrity_register(digest: bytes) -> bytes:
-    # TCG errata: index 11; older devices used another one.
+    # TCG DICE Attestation Architecture 1.2, Errata 1.0: field 11; 1.2 itself gave it 10, which 1.1 has for flagsMask.
     register = der.sequence(
         der.context(_REGISTER_NUMBER, b"\x00", constructed=False),
         der.context(_REGISTER_DIGESTS, _fwid(digest), constructed=True),

@@ -10,7 +10,7 @@ from endocarp.core import Close
 from endocarp.errors import DecodeError, EndocarpError, Refused, UsageError
 from endocarp.rot.fuses import Device
 from endocarp.rot.mailbox import MailboxConnection
-from endocarp.rot.rom import HandOff, Rom
+from endocarp.rot.rom import Loaded, Rom
 from endocarp.shell.archive import read_sealed, seal
 from endocarp.shell.channel import Channel, told
 from endocarp.shell.stage import StageMemory, control_of, jump
@@ -48,7 +48,7 @@ def _read_device(path: Path) -> Device:
         raise Refused("device", f"{path}: {error}", hint) from None
 
 
-def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> HandOff:
+def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> Loaded:
     """Answer the mailbox until firmware has been accepted; end where it is refused, once that has been answered."""
     core = MailboxConnection(rom, PL0_CALLER)
     while rom.result is None:

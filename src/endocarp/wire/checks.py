@@ -74,6 +74,8 @@ class Check(enum.IntEnum):
     FW_PROC_INVALID_IMAGE_SIZE = 0x01020002
     ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO = 0x454E0001
     """Ours: no octet may be changed unseen, so what nothing covers is zero."""
+    ENDOCARP_VALIDITY_INVALID = 0x454E0002
+    """Ours: what the signed header gives as dates of certificates are dates."""
 
     @property
     def rule(self) -> str:

@@ -1,20 +1,23 @@
 """The hand-off table: the public values that ROM leaves for FMC, and FMC for the runtime.
 
 Secrets do not stand here: they pass in the key vault. All integers are little-endian; digests and keys are in
-standard byte order. The marker is Caliptra's, 'CFHT'; the layout is our own, since our stages are processes and
-not one address space.
+standard byte order.
+
+deviation: the marker is Caliptra's, 'CFHT', but the layout is our own, since our stages are processes and not one
+address space.
 """
 
 import enum
 from typing import Annotated
 
 from endocarp.wire.codec import U8, U16, U32, Bytes, Const, Items, Nested, Octets, Struct, u8, u16, u32
+from endocarp.wire.mailbox import PCR_COUNT, PCR_LOG_LIMIT, PCR_SIZE, PcrLogEntry
 from endocarp.wire.suites import Suite
 
 MARKER = 0x54484643
-VERSION = 1
-PCR_COUNT = 32
-PCR_SIZE = 48
+VERSION = 2
+STASH_LIMIT = 8
+"""How many measurements the ROM takes before it has firmware: Caliptra, "Measurement log"."""
 
 
 class Writer(enum.IntEnum):
@@ -56,10 +59,9 @@ class PublicKeyPair(Struct):
 class Handoff(Struct):
     """What one stage leaves for the next.
 
-    `ueid` is the type octet and the manufacturer's serial. `lifecycle`, `svn_checked` and the
-    `soc_manifest_…` fields repeat what later stages need of the fuses. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the
-    flags says that `pl0_pauser` is valid. `not_before` and `not_after` date the alias certificates
-    (`YYYYMMDDHHMMSSZ`). `vendor_keys` and `owner_keys` are the active keys of the firmware image, which also sign
+    `ueid` is the type octet and the manufacturer's serial. `svn_checked` and the `soc_manifest_…` fields repeat what
+    later stages need of the fuses. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the flags
+    says that `pl0_pauser` is valid. `not_before` and `not_after` date the alias certificates (`YYYYMMDDHHMMSSZ`). `vendor_keys` and `owner_keys` are the active keys of the firmware image, which also sign
     the SoC manifest.
     `pcr_log` holds entries as `wire.mailbox.PcrLogEntry`.
     """
@@ -67,8 +69,6 @@ class Handoff(Struct):
     marker: Annotated[int, Const(MARKER, u32)]
     version: Annotated[int, Const(VERSION, u16)]
     writer: Annotated[Writer, u8]
-    lifecycle: U8
-    debug_locked: U8
     svn_checked: U8
     soc_manifest_min_svn: U16
     soc_manifest_max_svn: U16
@@ -82,7 +82,6 @@ class Handoff(Struct):
     vendor_ecc_index: U32
     vendor_pqc_index: U32
     rom_digest: Annotated[bytes, Octets(32)]
-    manifest_digest: Annotated[bytes, Octets(48)]
     fmc_digest: Annotated[bytes, Octets(48)]
     runtime_digest: Annotated[bytes, Octets(48)]
     vendor_pk_hash: Annotated[bytes, Octets(48)]
@@ -98,5 +97,5 @@ class Handoff(Struct):
     fmc_alias: Annotated[CertificatePair, Nested(CertificatePair)]
     rt_alias: Annotated[CertificatePair, Nested(CertificatePair)]
     pcrs: Annotated[bytes, Octets(PCR_COUNT * PCR_SIZE)]
-    pcr_log: Annotated[bytes, Bytes(u16, limit=56 * 64)]
-    measurements: Annotated[tuple[Measurement, ...], Items(Measurement, count=u8, limit=8)]
+    pcr_log: Annotated[bytes, Bytes(u16, limit=PCR_LOG_LIMIT * PcrLogEntry.fixed_size())]
+    measurements: Annotated[tuple[Measurement, ...], Items(Measurement, count=u8, limit=STASH_LIMIT)]

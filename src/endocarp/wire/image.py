@@ -24,6 +24,7 @@ ML_DSA_PADDING = 1
 """Octets behind the 4,627 of an ML-DSA-87 signature, which fill its last word."""
 
 PL0_PAUSER_FLAG = 1
+"""Flag of the header: the caller named by `pl0_pauser` has privilege level 0."""
 DIGEST_SIZE = 48
 
 _ECC_SIZE = 48
@@ -199,11 +200,6 @@ class ImageHeader(Struct):
     svn: U32
     vendor_data: Annotated[SignedData, Nested(SignedData)]
     owner_data: Annotated[SignedData, Nested(SignedData)]
-
-    @property
-    def pl0_pauser_valid(self) -> bool:
-        """Whether the caller named by `pl0_pauser` has privilege level 0 (bit 0 of the flags)."""
-        return bool(self.flags & PL0_PAUSER_FLAG)
 
     def vendor_signed(self) -> bytes:
         """Return what the vendor signs: the 120 octets before `owner_data`. The owner signs all 160."""

@@ -359,6 +359,10 @@ class GetPcrLog(Request[DataReply], command=Command.GET_PCR_LOG):
     """Ask for the PCR log: entries of 56 octets, oldest first; see `decode_pcr_log`."""
 
 
+PCR_LOG_LIMIT = 17
+"""The most entries that the log holds: caliptra-sw, drivers/src/memory_layout.rs."""
+
+
 class PcrLogEntry(Struct):
     """One extension of the PCRs in `pcr_mask` by the first octets of `data`; how many, its id tells."""
 

@@ -11,11 +11,12 @@ import pytest
 from endocarp.crypto.digest import sha384
 from endocarp.rot.builder import SigningKeys, build_bundle, public_key_hashes
 from endocarp.rot.bundle import VerifiedImage, verify_bundle
+from endocarp.rot.dice import Validity
 from endocarp.rot.fuses import NO_HASH, Fuses, Lifecycle, svn_bitmap
 from endocarp.rot.profile import CALIPTRA_2_1_2 as PROFILE
 from endocarp.rot.refusals import ImageRefused
 from endocarp.wire.checks import Check, ManifestCheck
-from endocarp.wire.image import MANIFEST_SIZE, ImageManifest, ImageTocEntry
+from endocarp.wire.image import MANIFEST_SIZE, ImageManifest, ImageTocEntry, SignedData
 
 FMC, RUNTIME = b"first mutable code" * 4, b"runtime" * 101
 KEYS = SigningKeys.generate()
@@ -41,7 +42,6 @@ def fuses(**changes: Any) -> Fuses:
     values: dict[str, Any] = {
         "uds_seed": bytes(64),
         "field_entropy": bytes(32),
-        "hek_seed": bytes(32),
         "vendor_pk_hash": VENDOR_HASH,
         "owner_pk_hash": OWNER_HASH,
     }
@@ -102,6 +102,10 @@ def vendor_key(**coordinates: bytes) -> Changes:
 
 def entry(name: str, **numbers: int) -> dict[Path, object]:
     return {(name, number): value for number, value in numbers.items()}
+
+
+def dates(party: str, not_before: bytes, not_after: bytes) -> Changes:
+    return {("header", party): SignedData(not_before, not_after, bytes(10))}
 
 
 def last_of(name: str) -> int:
@@ -242,6 +246,8 @@ CASES: list[tuple[Check, Case]] = [
         Check.ENDOCARP_UNSIGNED_OCTETS_NOT_ZERO,
         Case(octets=lambda octets: octets.ljust(PROFILE.image_limit, b"\0")),
     ),
+    (Check.ENDOCARP_VALIDITY_INVALID, Case(dates("owner_data", b"\xff" * 15, b"20340101000000Z"))),
+    (Check.ENDOCARP_VALIDITY_INVALID, Case(dates("vendor_data", b"20240101000000Z", b"20230101000000Z"))),
 ]
 
 
@@ -263,7 +269,7 @@ def test_a_bundle_that_was_built_for_the_device_is_accepted_and_described() -> N
     assert image.owner_pk_hash_in_fuses
     assert image.svn == image.header.svn == 7
     assert image.manifest == MANIFEST
-    assert image.manifest_digest == sha384(BUNDLE[:MANIFEST_SIZE])
+    assert image.validity == Validity("20230101000000Z", "99991231235959Z")
     assert image.vendor_keys.ecc == KEYS.vendor.ecc.public.raw
     assert image.vendor_keys.mldsa == KEYS.vendor.mldsa.public.raw
     assert image.owner_keys.ecc == KEYS.owner.ecc.public.raw

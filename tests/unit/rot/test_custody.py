@@ -20,7 +20,9 @@ from endocarp.wire.suites import Suite
 ROOT = b"stable root" * 5 + b"123456789"
 DIGEST = bytes(range(48))
 ISSUER_KEYS = {suite: keys.generate(suite) for suite in dice.SUITES}
-ISSUER = dice.authority(dice.RT_ALIAS, ISSUER_KEYS, CALIPTRA_2_1_2)
+ISSUER = dice.authority(
+    ISSUER_KEYS.__getitem__, lambda public: dice.name_of(dice.RT_ALIAS, public, CALIPTRA_2_1_2)
+)
 OWN = {suite: keys.generate(suite).public for suite in dice.SUITES}
 IDENTITY = custody.CertifyIdentity(OWN[Suite.P384].raw, OWN[Suite.ML_DSA_87].raw)
 

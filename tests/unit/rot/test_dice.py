@@ -6,12 +6,12 @@ import hmac
 import pytest
 
 from endocarp.crypto import certs
-from endocarp.crypto.certs import Certificate
+from endocarp.crypto.certs import Certificate, Name
 from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
-from endocarp.errors import Refused
+from endocarp.errors import DecodeError, Refused
 from endocarp.rot import dice, kv
-from endocarp.rot.dice import Cdi
+from endocarp.rot.dice import Cdi, Validity
 from endocarp.rot.fuses import Device, Fuses
 from endocarp.rot.kv import KeyVault
 from endocarp.rot.profile import CALIPTRA_2_1_2
@@ -39,7 +39,6 @@ def fuses(**changes: object) -> Fuses:
     values: dict[str, object] = {
         "uds_seed": bytes(range(0x40)),
         "field_entropy": bytes(range(0x80, 0xA0)),
-        "hek_seed": bytes(32),
         "vendor_pk_hash": bytes(48),
     }
     return Fuses(**(values | changes))  # type: ignore[arg-type]
@@ -84,7 +83,6 @@ def test_an_unlocked_device_has_no_secrets_of_its_own() -> None:
         (dice.fmc_cdi(Cdi(b"k" * 64), b"p" * 48), b"alias_fmc_cdi\0" + b"p" * 48),
         (dice.runtime_cdi(Cdi(b"k" * 64), b"t" * 48), b"alias_rt_cdi\0" + b"t" * 48),
         (dice.stable_root_idev(Cdi(b"k" * 64)), b"stable_identity_root_idev"),
-        (dice.stable_root_ldev(Cdi(b"k" * 64)), b"stable_identity_root_ldev"),
     ],
 )
 def test_each_secret_has_its_own_label(derived: Secret, message: bytes) -> None:
@@ -97,9 +95,9 @@ def test_keys_are_left_in_the_vault_for_the_next_stage() -> None:
     loaded = dice.load_keys(vault, dice.FMC_ALIAS)
     assert dice.public_keys(derived) == dice.public_keys(loaded)
     dice.erase_keys(vault, dice.FMC_ALIAS)
-    for key in (kv.FMC_ECC, kv.FMC_MLDSA):
+    for slot in (kv.FMC_ECC, kv.FMC_MLDSA):
         with pytest.raises(Refused, match="holds no"):
-            vault.take(key)
+            vault.take(slot, Secret)
 
 
 def test_layers_with_one_cdi_have_different_keys() -> None:
@@ -144,7 +142,7 @@ def test_a_layer_is_certified_as_the_specification_says(
     pair = dice.certify(
         layer,
         public(subject),
-        dice.authority(dice.IDEVID, issuer, CALIPTRA_2_1_2),
+        dice.authority(issuer.__getitem__, lambda public: dice.name_of(dice.IDEVID, public, CALIPTRA_2_1_2)),
         ueid=UEID,
         profile=CALIPTRA_2_1_2,
         evidence=evidence,
@@ -168,11 +166,41 @@ def test_a_layer_is_certified_as_the_specification_says(
         assert certificate.serial[0] == digest[0] & 0x7F | 4
 
 
-def test_the_idevid_authority_signs_under_the_key_id_of_the_fuses() -> None:
+def test_an_authority_signs_under_the_key_id_that_is_chosen_for_it() -> None:
     keys = new_keys(1)
-    issuer = dice.idevid_authority(keys, fuses(), CALIPTRA_2_1_2)
+    issuer = dice.authority(
+        keys.__getitem__, lambda public: Name("issuer"), lambda public: dice.idevid_key_id(public, fuses())
+    )
     for suite in dice.SUITES:
         assert issuer.key_ids[suite] == hashlib.sha1(keys[suite].public.raw).digest()
+        issued = Certificate.parse(
+            issuer.issue(keys[suite].public, Name("subject"), [], validity=dice.Validity(), serial=b"\1\2")
+        )
+        assert issued.authority_key_id == issuer.key_ids[suite]
+        assert issued.serial == b"\1\2"
+
+
+@pytest.mark.parametrize(
+    ("not_before", "not_after"),
+    [
+        (b"\xff" * 15, b"99991231235959Z"),
+        (b"20230101000000+", b"99991231235959Z"),
+        (b"20231301000000Z", b"99991231235959Z"),
+        (b"2023010100000Z\0", b"99991231235959Z"),
+        (b"20230101000000Z", b"20230101000000"),
+        (b"2023010100000Z", b"99991231235959Z"),
+        (b"20240101000000Z", b"20230101000000Z"),
+    ],
+)
+def test_what_is_no_date_is_no_validity(not_before: bytes, not_after: bytes) -> None:
+    with pytest.raises(DecodeError, match="Validity"):
+        Validity.decode(not_before, not_after)
+
+
+def test_dates_are_read_as_they_stand() -> None:
+    assert Validity.decode(b"20240229000000Z", b"20240229000000Z") == Validity(
+        "20240229000000Z", "20240229000000Z"
+    )
 
 
 def test_requests_ask_for_what_the_certificate_will_say() -> None:

@@ -28,7 +28,7 @@ CHAINS = {Suite.P384: b"ecc chain" * 500, Suite.ML_DSA_87: b"mldsa chain" * 500}
 
 KEYS = {suite: keys.generate(suite) for suite in dice.SUITES}
 ISSUER = Issuer(
-    dice.authority(dice.RT_ALIAS, KEYS, CALIPTRA_2_1_2),
+    dice.authority(KEYS.__getitem__, lambda public: dice.name_of(dice.RT_ALIAS, public, CALIPTRA_2_1_2)),
     Validity("20240101000000Z", "20340101000000Z"),
     CHAINS.__getitem__,
 )
@@ -95,6 +95,15 @@ def test_a_measurement_becomes_the_new_default(tree: Dpe) -> None:
     tree.derive_context(b"m" * 48, 7, svn=3)
     last = tree.contexts[-1]
     assert (last.tci_type, last.current, last.svn) == (7, b"m" * 48, 3)
+
+
+@pytest.mark.parametrize("name", [b"RTMR", b"CCIV"])
+def test_types_of_the_root_of_trust_are_nobody_elses(tree: Dpe, name: bytes) -> None:
+    before = tree.contexts
+    with pytest.raises(PeerError) as refused:
+        tree.derive_context(b"m" * 48, int.from_bytes(name, "little"))
+    assert refused.value.number == MailboxError.RUNTIME_STASH_MEASUREMENT_RESERVED_FW_ID
+    assert tree.contexts == before
 
 
 def test_a_locality_has_only_so_many_contexts(tree: Dpe) -> None:
@@ -217,6 +226,8 @@ def test_the_chain_is_fetched_in_pieces_of_any_size(tree: Dpe, profile: Profile,
         (certify(Profile.P384_SHA384, format=Format.CSR), Status.ARGUMENT_NOT_SUPPORTED),
         (certify(Profile.P384_SHA384, format=2), Status.INVALID_ARGUMENT),
         (dpe.SignP384(b"\1" * 16, LABEL, 0, bytes(48)), Status.INVALID_HANDLE),
+        (dpe.SignP384(DEFAULT_HANDLE, LABEL, 1, bytes(48)), Status.ARGUMENT_NOT_SUPPORTED),
+        (dpe.SignP384(DEFAULT_HANDLE, LABEL, 1 << 31, bytes(48)), Status.ARGUMENT_NOT_SUPPORTED),
     ],
 )
 def test_a_rule_that_is_broken_is_answered_by_its_status(

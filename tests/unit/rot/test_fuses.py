@@ -22,7 +22,6 @@ def fuses(**changes: Any) -> Fuses:
     values: dict[str, Any] = {
         "uds_seed": bytes(range(64)),
         "field_entropy": bytes(range(0x80, 0xA0)),
-        "hek_seed": bytes(32),
         "vendor_pk_hash": bytes([1]) * 48,
     }
     return Fuses(**(values | changes))
@@ -126,7 +125,6 @@ def test_a_serial_number_of_another_size_is_the_callers_mistake() -> None:
     [
         ("uds_seed", bytes(63)),
         ("field_entropy", bytes(33)),
-        ("hek_seed", b""),
         ("vendor_pk_hash", bytes(47)),
         ("owner_pk_hash", bytes(49)),
         ("ecc_revocation", 16),
@@ -148,7 +146,7 @@ def test_a_value_that_does_not_fit_its_fuses_is_the_callers_mistake(name: str, v
 def test_seeds_do_not_show() -> None:
     shown = repr(device())
 
-    for name in ("uds_seed", "field_entropy", "hek_seed"):
+    for name in ("uds_seed", "field_entropy"):
         assert name not in shown
     assert "Secret" in shown
 
@@ -173,12 +171,11 @@ def test_each_secret_of_a_new_device_is_drawn_by_itself() -> None:
     drawn = [
         made.fuses.uds_seed,
         made.fuses.field_entropy,
-        made.fuses.hek_seed,
         made.fuses.ueid[1:],
         bytes(made.obfuscation_key.view),
         made.doe_iv,
     ]
-    assert drawn == [b"\1" * 64, b"\2" * 32, b"\3" * 32, b"\4" * 16, b"\5" * 32, b"\6" * 16]
+    assert drawn == [b"\1" * 64, b"\2" * 32, b"\3" * 16, b"\4" * 32, b"\5" * 16]
 
 
 def test_an_unprovisioned_device_is_made_only_by_name() -> None:
@@ -246,7 +243,7 @@ def test_a_text_that_is_no_object_is_refused(text: str) -> None:
 
 
 SPOILT = [
-    (("form",), 2, r"Device\.form: 2, must be 1"),
+    (("form",), 1, r"Device\.form: 1, must be 2"),
     (("model",), 7, r"Device\.model: not a text"),
     (("fuses",), [], r"Fuses: not an object"),
     (("obfuscation_key",), "00", r"Device\.obfuscation_key: 1 octets, must be 32"),

@@ -8,6 +8,8 @@ from endocarp.rot import kv
 from endocarp.rot.dice import Cdi
 from endocarp.rot.kv import KeyVault
 
+SLOTS = [member for member in vars(kv).values() if isinstance(member, kv.Slot)]
+
 
 @pytest.fixture
 def octets() -> bytearray:
@@ -21,7 +23,7 @@ def vault(octets: bytearray) -> KeyVault:
 
 def test_a_vault_has_24_slots_of_64_octets() -> None:
     assert kv.SIZE == 1536
-    assert all(key.slot < kv.SLOT_COUNT and key.size <= kv.SLOT_SIZE for key in kv.KEYS)
+    assert all(slot.number < kv.SLOT_COUNT and slot.size <= kv.SLOT_SIZE for slot in SLOTS)
 
 
 @pytest.mark.parametrize("memory", [memoryview(bytearray(kv.SIZE - 1)), memoryview(bytes(kv.SIZE))])
@@ -44,19 +46,17 @@ def test_a_key_is_taken_as_the_kind_of_secret_that_it_is(vault: KeyVault) -> Non
 
 
 def test_slots_do_not_overlap(vault: KeyVault) -> None:
-    keys = {key.slot: key for key in kv.KEYS}.values()
-    for number, key in enumerate(keys, 1):
-        vault.put(key, Secret(bytes((number,)) * key.size))
-    for number, key in enumerate(keys, 1):
-        assert vault.take(key) == Secret(bytes((number,)) * key.size)
+    slots = {slot.number: slot for slot in SLOTS}.values()
+    for octet, slot in enumerate(slots, 1):
+        vault.put(slot, Secret(bytes((octet,)) * slot.size))
+    for octet, slot in enumerate(slots, 1):
+        assert vault.take(slot, Secret) == Secret(bytes((octet,)) * slot.size)
 
 
 def test_a_new_key_leaves_nothing_of_the_old_one(vault: KeyVault, octets: bytearray) -> None:
-    vault.put(kv.UDS, Secret(b"u" * 64))
-    vault.put(kv.FIELD_ENTROPY, Secret(b"f" * 32))
-    vault.put(kv.STABLE_ROOT_LDEV, Secret(b"s" * 64))
-    vault.put(kv.FIELD_ENTROPY, Secret(b"f" * 32))
-    assert octets[64:128] == b"f" * 32 + bytes(32)
+    vault.put(kv.RT_CDI, Secret(b"s" * 64))
+    vault.put(kv.LDEV_MLDSA, Secret(b"f" * 32))
+    assert octets[4 * 64 : 5 * 64] == b"f" * 32 + bytes(32)
 
 
 def test_a_key_of_another_size_is_refused(vault: KeyVault) -> None:
@@ -66,13 +66,16 @@ def test_a_key_of_another_size_is_refused(vault: KeyVault) -> None:
 
 def test_an_empty_slot_gives_nothing(vault: KeyVault) -> None:
     with pytest.raises(Refused, match="holds no runtime CDI") as refused:
-        vault.take(kv.RT_CDI)
+        vault.take(kv.RT_CDI, Cdi)
     assert refused.value.rule == "kv.empty"
+    assert not vault.holds(kv.RT_CDI)
+    vault.put(kv.RT_CDI, Secret(b"c" * 64))
+    assert vault.holds(kv.RT_CDI)
 
 
 def test_erasing_wipes_one_slot_or_all(vault: KeyVault, octets: bytearray) -> None:
-    for key in kv.KEYS:
-        vault.put(key, Secret(b"x" * key.size))
+    for slot in SLOTS:
+        vault.put(slot, Secret(b"x" * slot.size))
     vault.erase(kv.RT_CDI)
     assert not any(octets[4 * 64 : 5 * 64])
     assert any(octets)

@@ -40,6 +40,7 @@ def pair(keys: Any) -> PublicKeyPair:
 
 def anchors(**changes: Any) -> ManifestAnchors:
     values: dict[str, Any] = {"vendor": pair(FIRMWARE_KEYS.vendor), "owner": pair(FIRMWARE_KEYS.owner)}
+    values |= {"svn_checked": True, "min_svn": 0, "max_svn": 128}
     return ManifestAnchors(**(values | changes))
 
 
@@ -88,7 +89,7 @@ CASES: list[tuple[ManifestCheck, bytes, dict[str, Any]]] = [
     (ManifestCheck.RUNTIME_AUTH_MANIFEST_PREAMBLE_SIZE_LT_MIN, b"", {}),
     (ManifestCheck.RUNTIME_INVALID_AUTH_MANIFEST_MARKER, signed(marker=0x4154324D), {}),
     (ManifestCheck.RUNTIME_AUTH_MANIFEST_PREAMBLE_SIZE_MISMATCH, signed(size=PREAMBLE_SIZE - 4), {}),
-    (TOO_NEW, signed(svn=129), {"max_svn": 255}),
+    (TOO_NEW, signed(svn=129), {}),
     (TOO_NEW, MANIFEST, {"max_svn": 4}),
     (TOO_OLD, MANIFEST, {"min_svn": 6}),
     (VENDOR_ECC, signed(vendor_pub_keys_signatures=spoilt(PREAMBLE.vendor_pub_keys_signatures, ecc=True)), {}),

@@ -5,8 +5,9 @@ import hashlib
 import pytest
 
 from endocarp.errors import PeerError, UsageError
-from endocarp.rot.pcr import LOG_LIMIT, PcrBank
+from endocarp.rot.pcr import PcrBank
 from endocarp.wire.mailbox import (
+    PCR_LOG_LIMIT,
     DeviceStatus,
     FuseOwnerInfo,
     FuseVendorInfo,
@@ -52,7 +53,7 @@ def test_a_measurement_is_logged_once_for_all_its_registers() -> None:
 def test_a_full_log_refuses_and_changes_nothing() -> None:
     # NCC 4DN: the region behind the log stays as it is.
     bank = PcrBank()
-    for _ in range(LOG_LIMIT):
+    for _ in range(PCR_LOG_LIMIT):
         bank.measure(PcrLogId.RT_TCI, (2,), b"t" * 48)
     before = (bank.values, bank.log)
     with pytest.raises(PeerError) as refused:

@@ -1,5 +1,4 @@
 from endocarp.rot.profile import CALIPTRA_2_1_2
-from endocarp.wire.mailbox import DeviceStatus
 
 
 def test_versions_are_packed_as_the_specification_packs_them() -> None:
@@ -11,7 +10,3 @@ def test_versions_are_packed_as_the_specification_packs_them() -> None:
 def test_the_instruction_memory_begins_where_caliptra_has_it() -> None:
     assert CALIPTRA_2_1_2.iccm.start == 0x40000000
     assert len(CALIPTRA_2_1_2.iccm) == CALIPTRA_2_1_2.iccm_size
-
-
-def test_the_device_status_of_this_version_has_17_octets() -> None:
-    assert CALIPTRA_2_1_2.device_status_size == DeviceStatus.SIZE == 17

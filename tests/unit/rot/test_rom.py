@@ -57,7 +57,7 @@ def slot(memory: bytearray, number: int) -> bytes:
 def test_after_reset_only_what_is_needed_lies_in_the_vault(rom: Rom, memory: bytearray) -> None:
     assert rom.stage is Stage.ROM
     held = {number for number in range(kv.SLOT_COUNT) if any(slot(memory, number))}
-    assert held == {0, 1, 4, 5, 6}
+    assert held == {0, 4, 5, 6}
 
 
 def test_version_and_capabilities_speak_of_the_rom_alone(rom: Rom) -> None:
@@ -137,6 +137,36 @@ def test_alias_certificates_have_the_dates_of_the_signed_header(
 def signed(years: tuple[str | None, str | None]) -> SignedData:
     first, last = (f"{year}0101000000Z".encode() if year else bytes(15) for year in years)
     return dataclasses.replace(NO_DATES, not_before=first, not_after=last)
+
+
+@pytest.mark.parametrize("last", [b"\xff" * 15, b"20340101000000+", b"20230101000000Z"])
+def test_a_signed_header_whose_dates_are_none_ends_the_boot(
+    rom: Rom, memory: bytearray, signing: SigningKeys, last: bytes
+) -> None:
+    odd = dataclasses.replace(NO_DATES, not_before=b"20240101000000Z", not_after=last)
+    with pytest.raises(ImageRefused) as refused:
+        execute(rom, mailbox.FirmwareLoad(build_bundle(b"fmc!", b"rt!!", signing, owner_data=odd)))
+    assert refused.value.check is Check.ENDOCARP_VALIDITY_INVALID
+    assert (rom.stage, rom.fault) == (Stage.FATAL, refused.value)
+    assert not any(memory)
+
+
+def test_a_fault_of_our_own_ends_the_boot_like_a_refusal(rom: Rom, memory: bytearray) -> None:
+    stranger = Call(PL0_CALLER, Command.VERSION, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        rom.execute(stranger)
+    assert rom.stage is Stage.FATAL
+    assert not any(memory)
+    with pytest.raises(PeerError, match="fatal") as refused:
+        execute(rom, mailbox.Version())
+    assert refused.value.number == MailboxError.RUNTIME_SHUTDOWN
+
+
+def test_a_device_that_has_no_identity_leaves_an_empty_vault(device: Device, memory: bytearray) -> None:
+    memory[9 * 64] = 1
+    with pytest.raises((EndocarpError, ValueError)):
+        Rom(dataclasses.replace(device, doe_iv=b""), KeyVault(memoryview(memory)), IMAGE)
+    assert not any(memory)
 
 
 def test_a_refused_bundle_ends_the_boot(rom: Rom, memory: bytearray, bundle: bytes) -> None:

@@ -1,14 +1,16 @@
 """The runtime: every command, every refusal, and that a refusal leaves no trace."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
 from endocarp.core import HandOver
+from endocarp.crypto import selftest
 from endocarp.crypto.digest import sha384
 from endocarp.crypto.selftest import TESTS, Algorithm
-from endocarp.errors import EndocarpError, PeerError, Refused
-from endocarp.rot import kv
+from endocarp.errors import DeviceError, EndocarpError, PeerError, Refused
+from endocarp.rot import dice, kv
 from endocarp.rot.boot import Stage
 from endocarp.rot.builder import SigningKeys, build_manifest
 from endocarp.rot.dispatch import Call
@@ -20,7 +22,7 @@ from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import provision, root_authority
 from endocarp.rot.refusals import ManifestRefused
 from endocarp.rot.runtime import CERTIFICATES, COMMANDS, PERMITS, Privilege, Runtime
-from endocarp.wire import dpe, mailbox
+from endocarp.wire import custody, dpe, mailbox
 from endocarp.wire.checks import ManifestCheck
 from endocarp.wire.handoff import Handoff, Measurement, Writer
 from endocarp.wire.mailbox import (
@@ -106,6 +108,17 @@ def test_measurements_stashed_in_rom_become_contexts(left_by_fmc: tuple[Handoff,
     assert [(context.tci_type, context.svn) for context in runtime.dpe.contexts[2:]] == [(7, 1), (8, 2)]
 
 
+@pytest.mark.parametrize("name", [b"RTMR", b"CCIV"])
+def test_names_of_the_root_of_trust_are_not_taken_over_from_rom(
+    left_by_fmc: tuple[Handoff, bytes], name: bytes
+) -> None:
+    stashed = (Measurement(int.from_bytes(name, "little"), b"a" * 48, bytes(48), 1),)
+    handoff = dataclasses.replace(left_by_fmc[0], measurements=stashed)
+    with pytest.raises(PeerError) as refused:
+        Runtime(handoff, KeyVault(memoryview(bytearray(left_by_fmc[1]))))
+    assert refused.value.number == MailboxError.RUNTIME_STASH_MEASUREMENT_RESERVED_FW_ID
+
+
 # --- privilege -------------------------------------------------------------------------------------------------
 
 
@@ -169,9 +182,11 @@ def test_certificates_are_those_of_the_table(
     runtime: Runtime, kind: type[Request[mailbox.DataReply]]
 ) -> None:
     stored = CERTIFICATES[kind]
-    expected = {"LDevID": runtime.handoff.ldevid, "FMC alias": runtime.handoff.fmc_alias}.get(
-        stored.layer, runtime.handoff.rt_alias
-    )
+    expected = {
+        dice.LDEVID: runtime.handoff.ldevid,
+        dice.FMC_ALIAS: runtime.handoff.fmc_alias,
+        dice.RT_ALIAS: runtime.handoff.rt_alias,
+    }[stored.layer]
     assert execute(runtime, kind(), PL1_CALLER).data == expected[stored.suite]
 
 
@@ -216,10 +231,47 @@ def test_the_self_test_runs_once_for_each_result(runtime: Runtime) -> None:
     execute(runtime, mailbox.SelfTestGetResults())
 
 
-def test_a_self_test_that_fails_is_told(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TESTS, Algorithm.KDF, lambda: False)
-    with pytest.raises(Refused, match="gives wrong answers"):
-        execute(runtime, mailbox.SelfTestStart())
+def answers_wrongly() -> bool:
+    return False
+
+
+def answers_not_at_all() -> bool:
+    raise ValueError("the library refuses")
+
+
+@pytest.mark.parametrize("test", [answers_wrongly, answers_not_at_all])
+def test_a_self_test_that_fails_ends_the_service(
+    runtime: Runtime, memory: bytearray, monkeypatch: pytest.MonkeyPatch, test: Callable[[], bool]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(TESTS, Algorithm.KDF, test)
+        with pytest.raises(Refused, match="gives wrong answers"):
+            execute(runtime, mailbox.SelfTestStart())
+    assert runtime.stage is Stage.FATAL
+    assert not any(memory)
+    for request in (mailbox.QuotePcrsEcc384(bytes(32)), mailbox.SelfTestStart(), mailbox.Version()):
+        with pytest.raises(PeerError, match="fatal") as refused:
+            runtime.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request)))
+        assert refused.value.number == MailboxError.RUNTIME_SHUTDOWN
+    runtime.shut_down()
+    assert runtime.stage is Stage.FATAL
+    selftest.run([Algorithm.KDF], again=True)
+
+
+def test_after_a_shutdown_no_key_is_left_with_those_that_used_it(runtime: Runtime, manifest: bytes) -> None:
+    execute(runtime, mailbox.SetAuthManifest(manifest))
+    hand_over_image(runtime)
+    channel = runtime.custody(mailbox.AttachCustody(3, VAULT).encode())
+    runtime.shut_down()
+    for suite in dice.SUITES:
+        with pytest.raises(Refused, match="holds no"):
+            runtime.quote(suite, bytes(32))
+        with pytest.raises(Refused, match="holds no"):
+            runtime.rt_alias.key(suite)
+    assert channel.receive(custody.encode_request(custody.SealKey()), 0.0) == []
+    with pytest.raises(DeviceError) as refused:
+        custody.decode_reply(custody.SealKey, channel.outgoing()[0])
+    assert refused.value.number == custody.Status.SHUT_DOWN
 
 
 def test_after_a_shutdown_every_command_is_refused(runtime: Runtime, memory: bytearray) -> None:

@@ -47,7 +47,7 @@ def test_the_fmc_measures_the_runtime_and_leaves_what_the_runtime_serves_from(
         (table,) = left("handoff")
         runtime = Runtime(Handoff.decode(read_sealed(table)), vault_behind(vault))
         assert runtime.quote(Suite.P384, NONCE)
-        assert runtime.certificates()["RT alias"].ecc
+        assert runtime.handoff.rt_alias.ecc
 
 
 def test_a_runtime_that_is_not_the_one_rom_has_verified_is_refused_and_the_key_vault_wiped(

@@ -198,14 +198,6 @@ def test_the_vendor_signs_the_header_without_the_data_of_the_owner() -> None:
     assert ImageHeader.decode(octets).vendor_signed() == octets[:120]
 
 
-def test_only_bit_0_of_the_flags_makes_the_privileged_caller_valid() -> None:
-    header = ImageHeader.decode(bytes(160))
-
-    assert not header.pl0_pauser_valid
-    assert not dataclasses.replace(header, flags=0xFFFFFFFE).pl0_pauser_valid
-    assert dataclasses.replace(header, flags=1).pl0_pauser_valid
-
-
 def test_the_toc_is_both_entries_one_after_the_other() -> None:
     octets = noise(16956)
 

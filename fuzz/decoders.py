@@ -161,12 +161,16 @@ def _some_value(random: Random, depth: int) -> object:
 def _hsm() -> list[Decoder]:
     def decode(octets: bytes) -> object:
         number, _ = hsm.decode_header(octets)
-        return hsm.decode_request(hsm.Operation(number), octets) if number in set(hsm.Operation) else None
+        return (
+            hsm.read_body(hsm.REQUESTS[hsm.Operation(number)], octets)
+            if number in set(hsm.Operation)
+            else None
+        )
 
     def seed(random: Random) -> bytes:
         return hsm.encode_request(make(random.choice([*hsm.REQUESTS.values()]), random), tag=7)
 
-    return [Decoder("decode_request", decode, seed)]
+    return [Decoder("read_body", decode, seed)]
 
 
 def _mailbox() -> list[Decoder]:

@@ -23,7 +23,7 @@ from endocarp.line import Line
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.evidence import PartitionEvidence
-from endocarp.wire.hsm import Description, Door, ObjectClass, Operation, Policy, Status, Template
+from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Status, Template
 from endocarp.wire.suites import Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
@@ -88,7 +88,7 @@ class Connection:
         self._tag = 0
         self.generation = 0
         """The partition's count of changes, as the last answer told it."""
-        hello = hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+        hello = hsm.Hello(hsm.MAGIC, hsm.VERSION)
         welcome = self._exchange(hello.encode(), hsm.Welcome.decode)
         if welcome.status is not Status.OK:
             self.close()

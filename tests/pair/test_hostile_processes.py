@@ -22,7 +22,7 @@ from endocarp.shell.machine import Machine
 from endocarp.shell.vault import take_connections, wait_for_store
 from endocarp.wire import hsm
 from endocarp.wire.control import ControlMessage, Progress, Ready, SandboxReport
-from endocarp.wire.hsm import Door, Hello
+from endocarp.wire.hsm import Hello
 
 NOTHING = SandboxReport(0, 1, 1, 0, 0, 0)
 EVERYTHING = SandboxReport(0, 1, 1, 7, 2, 2)
@@ -115,7 +115,7 @@ def hand_over(channel: socket.socket) -> socket.socket:
     """Hand a new connection over, and return the client's end of it."""
     client, server = pair()
     with server:
-        hello = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+        hello = Hello(hsm.MAGIC, hsm.VERSION)
         socket.send_fds(channel, [hello.encode()], [server.fileno()])
     return client
 

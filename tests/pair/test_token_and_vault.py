@@ -14,7 +14,7 @@ from endocarp.crypto.secret import Secret
 from endocarp.hsm.mechanisms import CURVES
 from endocarp.wire import der, hsm
 from endocarp.wire.cryptoki import CKA, CKM, CKP, CKR, CKU
-from endocarp.wire.hsm import Door, Hello, ObjectClass, Status, Welcome
+from endocarp.wire.hsm import Hello, ObjectClass, Status, Welcome
 from endocarp.wire.p11 import Attribute, Mechanism
 from endocarp.wire.p11_calls import Call
 from endocarp.wire.p11_forms import GcmParameters, OaepParameters, PssParameters
@@ -35,7 +35,7 @@ class Front(VaultProcess):
     def application(self, dialect: int = 2) -> Application:
         connection = self.connect()
         self.connections.append(connection)
-        connection.send(Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN).encode())
+        connection.send(Hello(hsm.MAGIC, hsm.VERSION).encode())
         assert Welcome.decode(connection.recv(hsm.MESSAGE_LIMIT)).status is Status.OK
 
         def ask(message: bytes) -> bytes:

@@ -15,13 +15,13 @@ from tests.process.strangers import knock
 
 from endocarp.shell.answers import resident
 from endocarp.wire import hsm
-from endocarp.wire.hsm import Door, Hello, Operation, Welcome
+from endocarp.wire.hsm import Hello, Operation, Welcome
 from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, Version, frame, seal_request
 
 CROWD = 1000
 GROWTH_LIMIT = 100 << 10
 """KiB that a process may grow by for a crowd at each of its doors."""
-HELLO = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode()
+HELLO = Hello(hsm.MAGIC, hsm.VERSION).encode()
 
 
 @pytest.fixture(scope="module")

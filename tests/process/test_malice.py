@@ -14,7 +14,7 @@ from tests.simulators.application import READ_WRITE, template
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.wire import admin, hsm
 from endocarp.wire.cryptoki import CKA, CKR
-from endocarp.wire.hsm import Door, Hello, Operation, Status, Welcome
+from endocarp.wire.hsm import Hello, Operation, Status, Welcome
 from endocarp.wire.mailbox import (
     FRAME_HEADER_SIZE,
     Command,
@@ -31,7 +31,7 @@ from endocarp.wire.suites import Scheme, Suite
 MOST = 0xFFFFFFFF
 WRAP_TEMPLATE = 0x40000211
 """CKA_WRAP_TEMPLATE: an attribute whose value is a template (PKCS#11 3.1, 4.10)."""
-HELLO = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+HELLO = Hello(hsm.MAGIC, hsm.VERSION)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_counts_of_four_thousand_million_are_answered_by_an_error(token: Token, 
     count = attributes.rindex(struct.pack(">I", 1) + struct.pack(">I", CKA.LABEL))
     assert token.refusal(attributes[:count] + most + attributes[count + 4 :]) == CKR.DEVICE_ERROR
     random = encode_request(Call.C_GenerateRandom, (session, 16), 2)
-    assert token.refusal(random[:-4] + struct.pack(">I", MOST - 1)) != CKR.OK
+    assert token.refusal(random[:-4] + struct.pack(">I", MOST - 1)) == CKR.ARGUMENTS_BAD
     assert token.call(Call.C_Logout, session) == ()
 
 
@@ -209,7 +209,7 @@ def native(running: Server) -> Iterator[socket.socket]:
         b"",
         b"\0",
         b"GET / HTTP/1.1\r\n\r\n",
-        Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode()[:-1],
+        Hello(hsm.MAGIC, hsm.VERSION).encode()[:-1],
         b"XXXX" + HELLO.encode()[4:],
         HELLO.encode() + b"\0",
         bytes(200_000),
@@ -249,7 +249,7 @@ def status_of(connection: socket.socket, message: bytes) -> Status:
     return reply.status
 
 
-@pytest.mark.parametrize("number", [0, 17, 0xFFFF])
+@pytest.mark.parametrize("number", [0, max(Operation) + 1, 0xFFFF])
 def test_an_operation_of_no_known_number_is_answered_by_its_error(
     connection: socket.socket, number: int
 ) -> None:
@@ -299,15 +299,14 @@ def test_a_message_that_is_longer_than_any_may_be_is_not_carried_out(
 
 def test_nothing_of_keys_is_done_or_told_without_login(connection: socket.socket) -> None:
     key = hsm.Template(hsm.Policy.PRIVATE | hsm.Policy.SIGN, "stranger")
-    requests: list[hsm.Request[Any]] = [
-        hsm.Generate(Suite.P256, key, hsm.Template(hsm.Policy.VERIFY)),
-        hsm.Destroy(1),
-        hsm.Sign(1, Scheme.ECDSA_SHA256, b"data"),
-        hsm.GetObject(1),
-    ]
-    for tag, request in enumerate(requests):
-        status = status_of(connection, hsm.encode_message(request.OPERATION, tag, request.encode()))
-        assert status in (Status.NOT_LOGGED_IN, Status.NO_SUCH_OBJECT)
+    refused: dict[hsm.Request[Any], Status] = {
+        hsm.Generate(Suite.P256, key, hsm.Template(hsm.Policy.VERIFY)): Status.NOT_LOGGED_IN,
+        hsm.Destroy(1): Status.NOT_LOGGED_IN,
+        hsm.Sign(1, Scheme.ECDSA_SHA256, b"data"): Status.NOT_LOGGED_IN,
+        hsm.GetObject(1): Status.NO_SUCH_OBJECT,
+    }
+    for request, status in refused.items():
+        assert status_of(connection, hsm.encode_message(request.OPERATION, 1, request.encode())) is status
 
 
 # --- the mailbox ------------------------------------------------------------------------------------------------
@@ -334,10 +333,8 @@ def is_answered(mailbox: socket.socket) -> bool:
 
 @pytest.mark.parametrize("command", [0, 0x12345678, MOST])
 def test_an_unknown_command_is_answered_by_its_number(mailbox: socket.socket, command: int) -> None:
-    assert answer(mailbox, frame(command, bytes(4))) in (
-        MailboxError.RUNTIME_UNIMPLEMENTED_COMMAND,
-        MailboxError.RUNTIME_INVALID_CHECKSUM,
-    )
+    unchecked = answer(mailbox, frame(command, b"\1\0\0\0"))
+    assert unchecked == MailboxError.RUNTIME_INVALID_CHECKSUM
     checked = struct.pack("<I", -sum(struct.pack("<I", command)) & MOST)
     assert answer(mailbox, frame(command, checked)) == MailboxError.RUNTIME_UNIMPLEMENTED_COMMAND
     assert is_answered(mailbox)
@@ -354,7 +351,7 @@ def test_a_bad_checksum_is_answered_by_its_number(mailbox: socket.socket) -> Non
 def test_a_frame_without_room_for_a_checksum_is_answered_by_its_number(
     mailbox: socket.socket, octets: bytes
 ) -> None:
-    assert answer(mailbox, frame(Version.COMMAND, octets)) in tuple(MailboxError)
+    assert answer(mailbox, frame(Version.COMMAND, octets)) == MailboxError.RUNTIME_INVALID_CHECKSUM
     assert is_answered(mailbox)
 
 

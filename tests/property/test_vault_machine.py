@@ -19,7 +19,7 @@ from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.vault import Vault, VaultConnection
 from endocarp.wire import hsm
-from endocarp.wire.hsm import Door, ObjectClass, Policy, Reply, Status, Template
+from endocarp.wire.hsm import ObjectClass, Policy, Reply, Status, Template
 from endocarp.wire.suites import Cipher, Suite
 
 entropy = Random("machine").randbytes
@@ -52,7 +52,7 @@ class VaultMachine(RuleBasedStateMachine):
 
     def connect(self) -> None:
         self.connection = VaultConnection(self.vault)
-        self.connection.receive(hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode(), 0.0)
+        self.connection.receive(hsm.Hello(hsm.MAGIC, hsm.VERSION).encode(), 0.0)
         self.connection.outgoing()
         self.mine, self.user = {}, False
 

@@ -1,7 +1,10 @@
 """Every wire structure and every decoder, whichever there are: nothing is listed here, so nothing is forgotten."""
 
+import dataclasses
+import re
 from random import Random
 from types import ModuleType
+from typing import Any, cast
 
 import pytest
 from fuzz.__main__ import main
@@ -9,15 +12,20 @@ from fuzz.decoders import Decoder, families, modules, public, structs
 from fuzz.values import Sizes, make
 
 from endocarp.errors import DecodeError
-from endocarp.wire.codec import Struct
+from endocarp.hsm.records import Pin
+from endocarp.wire.codec import Struct, forms_of
+from endocarp.wire.control import Ready, SandboxReport
+from endocarp.wire.custody import SealKeyReply
+from endocarp.wire.hsm import Login, SetPin
 
 ROUNDS = 40
 INPUTS = 100_000
 """How many inputs the decoders of all families are attacked with, at the least."""
 FAMILIES = families()
+STRUCTS = structs()
 
 
-@pytest.mark.parametrize("struct", structs(), ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
 def test_a_struct_survives_the_wire(struct: type[Struct]) -> None:
     random = Random(struct.__qualname__)
     for _ in range(ROUNDS):
@@ -29,7 +37,7 @@ def test_a_struct_survives_the_wire(struct: type[Struct]) -> None:
         assert struct.SIZE in (None, len(octets))
 
 
-@pytest.mark.parametrize("struct", structs(), ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
 def test_a_struct_refuses_every_beginning_of_its_octets_or_takes_it_as_it_is(struct: type[Struct]) -> None:
     sizes = Sizes(Random(0))
     octets = make(struct, Random(struct.__qualname__), sizes).encode(sizes)
@@ -40,6 +48,30 @@ def test_a_struct_refuses_every_beginning_of_its_octets_or_takes_it_as_it_is(str
             continue
         assert struct.SIZE is None
         assert value.encode(sizes) == octets[:size]
+
+
+SECRETS = re.compile(r"(old|new|.*pin|.*(key|seed|secret|entropy|password|cdi))\Z")
+"""How the octets and texts are called that nobody may see in a log."""
+PUBLIC = re.compile(r".*(pub(lic)?_key(_[xy])?|pubkey)\Z")
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: f"{struct.__module__}.{struct.__name__}")
+def test_a_struct_does_not_show_its_secrets(struct: type[Struct]) -> None:
+    for field in dataclasses.fields(cast("Any", struct)):
+        base, _ = forms_of(struct)[field.name]
+        if base in (bytes, str) and SECRETS.match(field.name) and not PUBLIC.match(field.name):
+            assert not field.repr, f"declare {field.name} as secret()"
+
+
+def test_secrets_are_declared_where_there_are_some() -> None:
+    shown: list[Struct] = [
+        Login(b"1234"),
+        SetPin(b"1234", b"1234"),
+        Pin(b"1234", b"1234"),
+        SealKeyReply(b"1234"),
+    ]
+    shown += [Ready(SandboxReport(0, 0, 0, 0, 0, 0), "1234")]
+    assert not [one for one in shown if "1234" in repr(one)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

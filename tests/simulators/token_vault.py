@@ -12,6 +12,7 @@ from endocarp.hsm.attributes import check_change, check_template, check_use, gra
 from endocarp.wire import der
 from endocarp.wire.codec import Struct
 from endocarp.wire.hsm import (
+    REQUESTS,
     SESSION_HANDLE,
     Data,
     Decrypt,
@@ -41,8 +42,8 @@ from endocarp.wire.hsm import (
     Template,
     Verify,
     decode_header,
-    decode_request,
     encode_reply,
+    read_body,
 )
 from endocarp.wire.suites import SIGNATURE_SIZE, Suite
 
@@ -80,7 +81,7 @@ class TokenVault:
 
     def __call__(self, message: bytes) -> bytes:
         number, tag = decode_header(message)
-        request = decode_request(Operation(number), message)
+        request = read_body(REQUESTS[Operation(number)], message)
         self.requests.append(request)
         try:
             body = self._answer(request).encode()

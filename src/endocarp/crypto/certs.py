@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from endocarp.crypto.digest import sha256
 from endocarp.crypto.keys import PrivateKey, PublicKey
 from endocarp.errors import UsageError
-from endocarp.wire import der
+from endocarp.wire import der, oids
 from endocarp.wire.der import BOOLEAN, SEQUENCE, Reader, context_tag
 from endocarp.wire.suites import SIGNATURE_SIZE, Scheme, Suite
 
@@ -28,14 +28,13 @@ ROOT_PATH_LENGTH: Final = 8
 _COMMON_NAME, _SERIAL_NUMBER = "2.5.4.3", "2.5.4.5"
 _EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
 _ECDSA_SHA256, _ECDSA_SHA384 = "1.2.840.10045.4.3.2", "1.2.840.10045.4.3.3"
-_ML_DSA_65, _ML_DSA_87 = "2.16.840.1.101.3.4.3.18", "2.16.840.1.101.3.4.3.19"
 
 # RFC 5758, 3.2 and RFC 9881, 2: no parameters.
 _SIGNATURE_ALGORITHMS: Final[Mapping[Suite, bytes]] = {
     Suite.P256: der.sequence(der.oid(_ECDSA_SHA256)),
     Suite.P384: der.sequence(der.oid(_ECDSA_SHA384)),
-    Suite.ML_DSA_65: der.sequence(der.oid(_ML_DSA_65)),
-    Suite.ML_DSA_87: der.sequence(der.oid(_ML_DSA_87)),
+    Suite.ML_DSA_65: der.sequence(der.oid(oids.ML_DSA_65)),
+    Suite.ML_DSA_87: der.sequence(der.oid(oids.ML_DSA_87)),
 }
 _SCHEMES: Final[Mapping[Suite, Scheme]] = {
     Suite.P256: Scheme.ECDSA_SHA256,

@@ -1,11 +1,12 @@
 """Typed keys: parsed once, then used many times.
 
 A private key lives in the heap of the crypto library from the moment it is parsed; that copy cannot be wiped from
-Python, and it ends when the key object is forgotten. Between uses a key belongs in a `Secret` in the form of
-`export()`: PKCS#8 for EC and RSA, the seed of 32 octets for ML-DSA, the 32 octets themselves for AES. The library
-takes all of these from secret memory as they are, EC scalars included (in a PKCS#8 frame that stands there too, so
-that no scalar becomes a Python integer). What it gives, it gives as `bytes`: `generate`, `export` and `decrypt`
-leave a copy in ordinary memory behind.
+Python, and it stays until the key object is forgotten: a vault keeps each key that it has used once until the process
+ends, or the key is destroyed. Where it is not parsed, a key stands in the form of `export()`: PKCS#8 for EC and RSA,
+the seed of 32 octets for ML-DSA, the 32 octets themselves for AES. The library takes all of these from secret memory
+as they are, EC scalars included (in a PKCS#8 frame that stands there too, so that no scalar becomes a Python
+integer). What it gives, it gives as `bytes`: `generate`, `export` and `decrypt` leave a copy in ordinary memory
+behind.
 
 Key generation, RSA, and the nonces of signatures draw on the library's own entropy: it takes none from outside.
 So signatures cannot be reproduced, ML-DSA's (hedged) included; the exception is `sign_deterministic`.
@@ -30,7 +31,7 @@ from endocarp.crypto.schemes import (
 )
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, Refused, UsageError
-from endocarp.wire import der
+from endocarp.wire import der, oids
 from endocarp.wire.suites import CIPHERS, SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 _CURVES: Final[Mapping[Suite, ec.EllipticCurve]] = {Suite.P256: ec.SECP256R1(), Suite.P384: ec.SECP384R1()}
@@ -38,15 +39,15 @@ _POINT_SIZE: Final = {Suite.P256: 65, Suite.P384: 97}
 _MODULUS_BITS: Final = {Suite.RSA2048: 2048, Suite.RSA3072: 3072}
 _PUBLIC_EXPONENT: Final = 65537
 
-_EC_PUBLIC_KEY, _RSA_ENCRYPTION = "1.2.840.10045.2.1", "1.2.840.113549.1.1.1"
+_EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 # RFC 5480, 2.1.1; RFC 8017, A.1; RFC 9881, 2.
 _ALGORITHMS: Final[Mapping[Suite, bytes]] = {
-    Suite.P256: der.sequence(der.oid(_EC_PUBLIC_KEY), der.oid("1.2.840.10045.3.1.7")),
-    Suite.P384: der.sequence(der.oid(_EC_PUBLIC_KEY), der.oid("1.3.132.0.34")),
-    Suite.RSA2048: der.sequence(der.oid(_RSA_ENCRYPTION), der.null()),
-    Suite.RSA3072: der.sequence(der.oid(_RSA_ENCRYPTION), der.null()),
-    Suite.ML_DSA_65: der.sequence(der.oid("2.16.840.1.101.3.4.3.18")),
-    Suite.ML_DSA_87: der.sequence(der.oid("2.16.840.1.101.3.4.3.19")),
+    Suite.P256: der.sequence(der.oid(_EC_PUBLIC_KEY), der.oid(oids.P256)),
+    Suite.P384: der.sequence(der.oid(_EC_PUBLIC_KEY), der.oid(oids.P384)),
+    Suite.RSA2048: der.sequence(der.oid(oids.RSA_ENCRYPTION), der.null()),
+    Suite.RSA3072: der.sequence(der.oid(oids.RSA_ENCRYPTION), der.null()),
+    Suite.ML_DSA_65: der.sequence(der.oid(oids.ML_DSA_65)),
+    Suite.ML_DSA_87: der.sequence(der.oid(oids.ML_DSA_87)),
 }
 
 _CIPHER_PADDING: Final[Mapping[Cipher, padding.OAEP | padding.PKCS1v15]] = {
@@ -186,7 +187,7 @@ class PrivateKey:
 
 
 class AesKey:
-    """An AES-256 key, keyed once."""
+    """An AES-256 key, keyed once; it also keeps its octets, in a `Secret`, since the library gives none back."""
 
     __slots__ = ("_gcm", "_octets")
 
@@ -196,13 +197,13 @@ class AesKey:
         self._gcm = Gcm(octets)
         self._octets = Secret(octets.view)
 
-    def seal(self, nonce: bytes, plaintext: Part, aad: Buffer = b"") -> bytes:
+    def seal(self, nonce: bytes, plaintext: Part, associated: Buffer = b"") -> bytes:
         """Return ciphertext and tag; the nonce, 12 octets, is never given twice."""
-        return self._gcm.seal(nonce, plaintext, aad)
+        return self._gcm.seal(nonce, plaintext, associated)
 
-    def open(self, nonce: bytes, sealed: Buffer, aad: Buffer = b"") -> bytes:
+    def open(self, nonce: bytes, sealed: Buffer, associated: Buffer = b"") -> bytes:
         """Return the plaintext; Refused("aead") where the tag does not fit."""
-        return self._gcm.open(nonce, sealed, aad)
+        return self._gcm.open(nonce, sealed, associated)
 
     def export(self) -> Secret:
         """Return the 32 octets of the key."""

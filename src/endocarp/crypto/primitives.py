@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from endocarp.crypto.digest import Buffer
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused, UsageError
+from endocarp.wire.suites import AES_KEY_SIZE, GCM_NONCE_SIZE, GCM_TAG_SIZE
 
 S = TypeVar("S", bound=Secret)
 Part = Secret | Buffer
@@ -32,8 +33,6 @@ PIN_COST = 1 << 14
 
 _SHA384, _SHA512 = hashes.SHA384(), hashes.SHA512()
 _BLOCK = 16
-_TAG = 16
-_NONCE = 12
 
 
 def hmac_sha384(key: Part, *parts: Part) -> Secret:
@@ -152,7 +151,7 @@ def doe_decrypt(key: Secret, iv: bytes, ciphertext: bytes, *, kind: type[Secret]
 
     `key` has 32 octets, `iv` 16, `ciphertext` a multiple of 16; UsageError otherwise.
     """
-    if len(key) != 32 or len(iv) != _BLOCK or len(ciphertext) % _BLOCK:
+    if len(key) != AES_KEY_SIZE or len(iv) != _BLOCK or len(ciphertext) % _BLOCK:
         raise UsageError(
             "deobfuscation with wrong sizes", "key 32, iv 16, ciphertext a multiple of 16 octets"
         )
@@ -173,31 +172,31 @@ class Gcm:
     """
 
     def __init__(self, key: Secret) -> None:
-        if len(key) != 32:
-            raise UsageError(f"an AES key of {len(key)} octets", "give 32 octets")
+        if len(key) != AES_KEY_SIZE:
+            raise UsageError(f"an AES key of {len(key)} octets", f"give {AES_KEY_SIZE} octets")
         self._aead = AESGCM(key.view)
 
-    def seal(self, nonce: bytes, plaintext: Part, aad: Buffer = b"") -> bytes:
-        """Return ciphertext and tag; `aad` is authenticated with them."""
+    def seal(self, nonce: bytes, plaintext: Part, associated: Buffer = b"") -> bytes:
+        """Return ciphertext and tag; `associated` is authenticated with them."""
         _check_nonce(nonce)
-        return self._aead.encrypt(nonce, _octets(plaintext), aad)
+        return self._aead.encrypt(nonce, _octets(plaintext), associated)
 
-    def open(self, nonce: bytes, sealed: Buffer, aad: Buffer = b"") -> bytes:
+    def open(self, nonce: bytes, sealed: Buffer, associated: Buffer = b"") -> bytes:
         """Return the plaintext of what `seal` gave."""
         _check_nonce(nonce)
         try:
-            return self._aead.decrypt(nonce, sealed, aad)
+            return self._aead.decrypt(nonce, sealed, associated)
         except InvalidTag:
             raise _bad_tag() from None
 
-    def open_secret(self, nonce: bytes, sealed: Buffer, aad: Buffer = b"") -> Secret:
+    def open_secret(self, nonce: bytes, sealed: Buffer, associated: Buffer = b"") -> Secret:
         """Return the plaintext of what `seal` gave; it never leaves secret memory."""
         _check_nonce(nonce)
-        if len(sealed) < _TAG:
+        if len(sealed) < GCM_TAG_SIZE:
             raise _bad_tag()
-        out = Secret.empty(len(sealed) - _TAG)
+        out = Secret.empty(len(sealed) - GCM_TAG_SIZE)
         try:
-            self._aead.decrypt_into(nonce, sealed, aad, out.view)
+            self._aead.decrypt_into(nonce, sealed, associated, out.view)
         except InvalidTag:
             out.close()
             raise _bad_tag() from None
@@ -205,8 +204,8 @@ class Gcm:
 
 
 def _check_nonce(nonce: bytes) -> None:
-    if len(nonce) != _NONCE:
-        raise UsageError(f"a nonce of {len(nonce)} octets", "give 12 octets")
+    if len(nonce) != GCM_NONCE_SIZE:
+        raise UsageError(f"a nonce of {len(nonce)} octets", f"give {GCM_NONCE_SIZE} octets")
 
 
 def _bad_tag() -> Refused:

@@ -14,18 +14,17 @@ from endocarp.wire.suites import Suite
 SECRET_SUITES: frozenset[Suite] = frozenset({Suite.AES256})
 """The suites whose keys have no public half."""
 
-_EC = (Policy.SIGN | Policy.DERIVE, Policy.VERIFY | Policy.DERIVE)
-_RSA = (Policy.SIGN | Policy.DECRYPT | Policy.UNWRAP, Policy.VERIFY | Policy.ENCRYPT | Policy.WRAP)
-_ML_DSA = (Policy.SIGN, Policy.VERIFY)
-_AES = Policy.ENCRYPT | Policy.DECRYPT | Policy.WRAP | Policy.UNWRAP
+_SIGNING = (Policy.SIGN, Policy.VERIFY)
+_RSA = (Policy.SIGN | Policy.DECRYPT, Policy.VERIFY | Policy.ENCRYPT)
+_AES = Policy.ENCRYPT | Policy.DECRYPT
 
 _PAIRS: Mapping[Suite, tuple[Policy, Policy]] = {
-    Suite.P256: _EC,
-    Suite.P384: _EC,
+    Suite.P256: _SIGNING,
+    Suite.P384: _SIGNING,
     Suite.RSA2048: _RSA,
     Suite.RSA3072: _RSA,
-    Suite.ML_DSA_65: _ML_DSA,
-    Suite.ML_DSA_87: _ML_DSA,
+    Suite.ML_DSA_65: _SIGNING,
+    Suite.ML_DSA_87: _SIGNING,
 }
 
 USES: Mapping[tuple[Suite, ObjectClass], Policy] = MappingProxyType(
@@ -33,13 +32,15 @@ USES: Mapping[tuple[Suite, ObjectClass], Policy] = MappingProxyType(
     | {(suite, ObjectClass.PUBLIC_KEY): public for suite, (_, public) in _PAIRS.items()}
     | {(suite, ObjectClass.SECRET_KEY): _AES for suite in SECRET_SUITES}
 )
-"""Every object there can be, and the uses that it can be allowed. No operation wraps or derives yet."""
+"""Every object there can be, and the uses that it can be allowed."""
+
+NO_USE_YET = Policy.WRAP | Policy.UNWRAP | Policy.DERIVE
+"""Uses that no operation has: no new key is allowed them, or it would gain power with a later release."""
 
 VAULT_SET = Policy.LOCAL | Policy.ALWAYS_SENSITIVE | Policy.NEVER_EXTRACTABLE
 """Facts that the vault states itself; no template may hold them."""
 
-_USUAL_USES = Policy.SIGN | Policy.VERIFY | Policy.ENCRYPT | Policy.DECRYPT
-_ANY_USE = _USUAL_USES | Policy.WRAP | Policy.UNWRAP | Policy.DERIVE
+_ANY_USE = Policy.SIGN | Policy.VERIFY | Policy.ENCRYPT | Policy.DECRYPT | NO_USE_YET
 _ANY_OBJECT = Policy.TOKEN | Policy.PRIVATE | Policy.MODIFIABLE | Policy.DESTROYABLE
 _ANY_KEY = Policy.SENSITIVE | Policy.EXTRACTABLE
 
@@ -68,7 +69,7 @@ def key_class(suite: Suite) -> ObjectClass:
 
 def default_policy(suite: Suite, object_class: ObjectClass) -> Policy:
     """Return the policy of an object of which nothing else was said: it lives as long as its connection."""
-    policy = USES[suite, object_class] & _USUAL_USES | Policy.MODIFIABLE | Policy.DESTROYABLE
+    policy = USES[suite, object_class] | Policy.MODIFIABLE | Policy.DESTROYABLE
     if object_class is ObjectClass.PUBLIC_KEY:
         return policy
     return policy | Policy.PRIVATE | Policy.SENSITIVE

@@ -13,16 +13,14 @@ from endocarp.hsm.attributes import SECRET_SUITES
 from endocarp.hsm.records import StoredObject
 from endocarp.wire.codec import U64, Bytes, Octets, Struct, u8
 from endocarp.wire.hsm import Description, ObjectClass, Policy, Template
-from endocarp.wire.suites import Scheme, Suite
+from endocarp.wire.suites import AES_KEY_SIZE, GCM_NONCE_SIZE, Scheme, Suite
 
 OwnKey = PrivateKey | AesKey
 """A key that only its vault knows."""
 
-_NONCE_SIZE = 12
-
 
 class _SealedKey(Struct):
-    nonce: Annotated[bytes, Octets(_NONCE_SIZE)]
+    nonce: Annotated[bytes, Octets(GCM_NONCE_SIZE)]
     sealed: Annotated[bytes, Bytes(None)]
 
 
@@ -41,13 +39,13 @@ class KeySeal:
     """
 
     def __init__(self, seal_key: Secret, entropy: Callable[[int], bytes]) -> None:
-        with hkdf_sha384(seal_key, b"", b"endocarp key seal", 32) as key:
+        with hkdf_sha384(seal_key, b"", b"endocarp key seal", AES_KEY_SIZE) as key:
             self._gcm = Gcm(key)
         self._entropy = entropy
 
     def seal(self, handle: int, key: OwnKey) -> bytes:
         """Return the sealed form of a key."""
-        nonce = self._entropy(_NONCE_SIZE)
+        nonce = self._entropy(GCM_NONCE_SIZE)
         with key.export() as octets:
             sealed = self._gcm.seal(nonce, octets, _Place(handle, key.suite).encode())
         return _SealedKey(nonce, sealed).encode()
@@ -69,7 +67,7 @@ def make_key(suite: Suite, entropy: Callable[[int], bytes]) -> OwnKey:
     """Make a key of any suite; pairs are made with the library's own entropy."""
     if suite not in SECRET_SUITES:
         return generate(suite)
-    with Secret(entropy(32)) as octets:
+    with Secret(entropy(AES_KEY_SIZE)) as octets:
         return AesKey(octets)
 
 

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from endocarp.errors import PeerError
-from endocarp.wire import der
+from endocarp.wire import der, oids
 from endocarp.wire.cryptoki import CKA, CKG_MGF1, CKK, CKM, CKP, CKR, MechanismFlags
+from endocarp.wire.hsm import ASSOCIATED_LIMIT
 from endocarp.wire.p11 import Mechanism
 from endocarp.wire.p11_forms import GcmParameters, OaepParameters, PssParameters
-from endocarp.wire.suites import Cipher, Scheme, Suite
+from endocarp.wire.suites import AES_KEY_SIZE, GCM_NONCE_SIZE, GCM_TAG_SIZE, Cipher, Scheme, Suite
 
 EC: Final = frozenset({Suite.P256, Suite.P384})
 RSA: Final = frozenset({Suite.RSA2048, Suite.RSA3072})
@@ -25,10 +26,6 @@ AES: Final = frozenset({Suite.AES256})
 
 PUBLIC_EXPONENT = (65537).to_bytes(3, "big")
 """The exponent of every RSA key, as CKA_PUBLIC_EXPONENT has it."""
-GCM_NONCE_SIZE = 12
-GCM_TAG_SIZE = 16
-ASSOCIATED_LIMIT = 2048
-"""The most octets that AES-GCM authenticates beside the data."""
 
 
 class Hash(Protocol):
@@ -135,7 +132,7 @@ class MechanismInfo(NamedTuple):
 
 _SIGN: Final = MechanismFlags.SIGN | MechanismFlags.VERIFY
 _CRYPT: Final = MechanismFlags.ENCRYPT | MechanismFlags.DECRYPT
-_CURVES: Final = MechanismFlags.EC_F_P | MechanismFlags.EC_NAMEDCURVE | MechanismFlags.EC_UNCOMPRESS
+_EC_FLAGS: Final = MechanismFlags.EC_F_P | MechanismFlags.EC_NAMEDCURVE | MechanismFlags.EC_UNCOMPRESS
 _PAIR: Final = MechanismFlags.GENERATE_KEY_PAIR
 
 MECHANISMS: Mapping[int, MechanismInfo] = MappingProxyType(
@@ -150,15 +147,15 @@ MECHANISMS: Mapping[int, MechanismInfo] = MappingProxyType(
         CKM.SHA384_RSA_PKCS_PSS: MechanismInfo(2048, 3072, _SIGN),
         CKM.SHA512_RSA_PKCS_PSS: MechanismInfo(2048, 3072, _SIGN),
         CKM.RSA_PKCS_OAEP: MechanismInfo(2048, 3072, _CRYPT),
-        CKM.EC_KEY_PAIR_GEN: MechanismInfo(256, 384, _PAIR | _CURVES),
-        CKM.ECDSA: MechanismInfo(256, 384, _SIGN | _CURVES),
-        CKM.ECDSA_SHA256: MechanismInfo(256, 384, _SIGN | _CURVES),
-        CKM.ECDSA_SHA384: MechanismInfo(256, 384, _SIGN | _CURVES),
-        CKM.ECDSA_SHA512: MechanismInfo(256, 384, _SIGN | _CURVES),
+        CKM.EC_KEY_PAIR_GEN: MechanismInfo(256, 384, _PAIR | _EC_FLAGS),
+        CKM.ECDSA: MechanismInfo(256, 384, _SIGN | _EC_FLAGS),
+        CKM.ECDSA_SHA256: MechanismInfo(256, 384, _SIGN | _EC_FLAGS),
+        CKM.ECDSA_SHA384: MechanismInfo(256, 384, _SIGN | _EC_FLAGS),
+        CKM.ECDSA_SHA512: MechanismInfo(256, 384, _SIGN | _EC_FLAGS),
         CKM.ML_DSA_KEY_PAIR_GEN: MechanismInfo(1952, 2592, _PAIR),
         CKM.ML_DSA: MechanismInfo(1952, 2592, _SIGN),
-        CKM.AES_KEY_GEN: MechanismInfo(32, 32, MechanismFlags.GENERATE),
-        CKM.AES_GCM: MechanismInfo(32, 32, _CRYPT),
+        CKM.AES_KEY_GEN: MechanismInfo(AES_KEY_SIZE, AES_KEY_SIZE, MechanismFlags.GENERATE),
+        CKM.AES_GCM: MechanismInfo(AES_KEY_SIZE, AES_KEY_SIZE, _CRYPT),
         **dict.fromkeys(DIGESTS, MechanismInfo(0, 0, MechanismFlags.DIGEST)),
     }
 )
@@ -185,7 +182,7 @@ def _pss_rule(mechanism: Mechanism) -> SignRule:
     scheme = _PSS.get(parameters.hash) if isinstance(parameters, PssParameters) else None
     if not isinstance(parameters, PssParameters) or scheme is None:
         raise PeerError(CKR.MECHANISM_PARAM_INVALID, "PSS wants SHA-256, SHA-384 or SHA-512")
-    # PKCS#11 2.40, 2.1.10: the hash of the parameter is the mechanism's. Ours: MGF1 with the same, salt as long.
+    # PKCS#11 2.40 Mechanisms, 2.1.10: the hash of the parameter is the mechanism's. Ours: MGF1 with the same, salt as long.
     expected = (_PSS_MECHANISMS.get(mechanism.type, parameters.hash), DIGEST_SIZES[parameters.hash])
     if (parameters.hash, parameters.salt_size) != expected or CKG_MGF1.get(parameters.mgf) != parameters.hash:
         raise PeerError(CKR.MECHANISM_PARAM_INVALID, "PSS wants one hash throughout, and a salt of its size")
@@ -220,6 +217,7 @@ def _pkcs1_rule(parameters: object) -> CipherRule | None:
 
 
 def _oaep_rule(parameters: object) -> CipherRule | None:
+    # The label is empty, so it is all the same where it comes from: pkcs11-tool names no source, others one.
     if not isinstance(parameters, OaepParameters) or parameters.label:
         return None
     cipher = _OAEP.get(parameters.hash)
@@ -231,6 +229,7 @@ def _oaep_rule(parameters: object) -> CipherRule | None:
 def _gcm_rule(parameters: object) -> CipherRule | None:
     if not isinstance(parameters, GcmParameters) or parameters.tag_bits != GCM_TAG_SIZE * 8:
         return None
+    # PKCS#11 3.0 Mechanisms, CK_GCM_PARAMS: ulIvBits does not tell the length of the IV, ulIvLen does; clients leave it 0.
     if len(parameters.iv) != GCM_NONCE_SIZE or len(parameters.associated) > ASSOCIATED_LIMIT:
         return None
     return CipherRule(AES, Cipher.AES_GCM, parameters.iv, parameters.associated)
@@ -255,7 +254,7 @@ def _unknown(mechanism: Mechanism) -> PeerError:
 # --- what kind of key is made ---------------------------------------------------------------------------------
 
 CURVES: Mapping[Suite, bytes] = MappingProxyType(
-    {Suite.P256: der.oid("1.2.840.10045.3.1.7"), Suite.P384: der.oid("1.3.132.0.34")}
+    {Suite.P256: der.oid(oids.P256), Suite.P384: der.oid(oids.P384)}
 )
 """CKA_EC_PARAMS of each curve: its name, in DER."""
 MODULUS_BITS: Mapping[Suite, int] = MappingProxyType({Suite.RSA2048: 2048, Suite.RSA3072: 3072})
@@ -298,7 +297,7 @@ PAIR_MECHANISMS: Mapping[int, GenerateRule] = MappingProxyType(
 KEY_MECHANISMS: Mapping[int, GenerateRule] = MappingProxyType(
     {
         CKM.AES_KEY_GEN: GenerateRule(
-            CKA.VALUE_LEN, MappingProxyType({32: Suite.AES256}), CKR.ATTRIBUTE_VALUE_INVALID
+            CKA.VALUE_LEN, MappingProxyType({AES_KEY_SIZE: Suite.AES256}), CKR.ATTRIBUTE_VALUE_INVALID
         )
     }
 )

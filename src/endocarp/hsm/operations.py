@@ -5,10 +5,11 @@ changed but the count of wrong PINs. The lock is held where something changes, i
 follows that; heavy work is done outside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from endocarp.crypto.primitives import pin_digest
@@ -30,12 +31,10 @@ from endocarp.hsm.session import Session
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.hsm import Asked, Data, Nothing, ObjectClass, Operation, Status
-from endocarp.wire.suites import CIPHERS, SCHEMES, Cipher
+from endocarp.wire.suites import CIPHERS, GCM_NONCE_SIZE, SCHEMES, Cipher
 
 PAGE_SIZE = 56 * 1024
 """How many octets of descriptions one answer to Find holds at most."""
-
-_GCM_NONCE_SIZE = 12
 
 
 @dataclass(frozen=True)
@@ -73,33 +72,19 @@ class Caller:
 Outcome = Struct | Work
 Carry = Callable[[Caller, Asked], Outcome]
 
-OPERATIONS: dict[Operation, Carry[Any]] = {}
-"""What is done for each operation."""
-
-
-def _does(request: type[Asked]) -> Callable[[Carry[Asked]], Carry[Asked]]:
-    def register(carry: Carry[Asked]) -> Carry[Asked]:
-        OPERATIONS[request.OPERATION] = carry
-        return carry
-
-    return register
-
 
 # --- the partition and this connection ------------------------------------------------------------------------
 
 
-@_does(hsm.Ping)
 def _ping(caller: Caller, request: hsm.Ping) -> Outcome:
     return Nothing()
 
 
-@_does(hsm.Info)
 def _info(caller: Caller, request: hsm.Info) -> Outcome:
     held = caller.vault.partition
     return hsm.InfoReply(held.number, caller.session.logged_in, held.pin_attempts, len(held.objects))
 
 
-@_does(hsm.Login)
 def _login(caller: Caller, request: hsm.Login) -> Outcome:
     def log_in(done: object) -> Nothing:
         caller.session.log_in()
@@ -135,13 +120,11 @@ def _attempt(
     return Work(compare, then, delay)
 
 
-@_does(hsm.Logout)
 def _logout(caller: Caller, request: hsm.Logout) -> Outcome:
     caller.session.log_out()
     return Nothing()
 
 
-@_does(hsm.SetPin)
 def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
     vault = caller.vault
     pins.check_new(request.new)
@@ -156,14 +139,12 @@ def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
     return _attempt(vault, request.old, settle, lambda done: Nothing())
 
 
-@_does(hsm.Random)
 def _random(caller: Caller, request: hsm.Random) -> Outcome:
     if request.size > hsm.DATA_LIMIT:
         raise PeerError(Status.DATA_INVALID, f"at most {hsm.DATA_LIMIT} random octets at once")
     return Data(caller.vault.entropy(request.size))
 
 
-@_does(hsm.Report)
 def _report(caller: Caller, request: hsm.Report) -> Outcome:
     held = caller.vault.partition
     run = partial(
@@ -181,7 +162,6 @@ def _report(caller: Caller, request: hsm.Report) -> Outcome:
 # --- objects --------------------------------------------------------------------------------------------------
 
 
-@_does(hsm.Generate)
 def _generate(caller: Caller, request: hsm.Generate) -> Outcome:
     suite, own_class = request.suite, key_class(request.suite)
     check_template(suite, own_class, request.key)
@@ -210,7 +190,6 @@ def _granted(object_class: ObjectClass, template: hsm.Template) -> hsm.Template:
     return hsm.Template(policy, template.label, template.id, template.attributes)
 
 
-@_does(hsm.Find)
 def _find(caller: Caller, request: hsm.Find) -> Outcome:
     page: list[hsm.Description] = []
     room = PAGE_SIZE
@@ -232,12 +211,10 @@ def _matches(description: hsm.Description, request: hsm.Find) -> bool:
     )
 
 
-@_does(hsm.GetObject)
 def _get_object(caller: Caller, request: hsm.GetObject) -> Outcome:
     return caller.session.get(request.handle).description
 
 
-@_does(hsm.SetAttributes)
 def _set_attributes(caller: Caller, request: hsm.SetAttributes) -> Outcome:
     with caller.vault.lock:
         found = caller.session.get(request.handle)
@@ -246,7 +223,6 @@ def _set_attributes(caller: Caller, request: hsm.SetAttributes) -> Outcome:
         return caller.session.change(found, request.template).description
 
 
-@_does(hsm.Destroy)
 def _destroy(caller: Caller, request: hsm.Destroy) -> Outcome:
     with caller.vault.lock:
         found = caller.session.get(request.handle)
@@ -255,7 +231,6 @@ def _destroy(caller: Caller, request: hsm.Destroy) -> Outcome:
     return Nothing()
 
 
-@_does(hsm.Discard)
 def _discard(caller: Caller, request: hsm.Discard) -> Outcome:
     caller.session.discard(request.handle)
     return Nothing()
@@ -264,7 +239,6 @@ def _discard(caller: Caller, request: hsm.Discard) -> Outcome:
 # --- use of keys ----------------------------------------------------------------------------------------------
 
 
-@_does(hsm.Sign)
 def _sign(caller: Caller, request: hsm.Sign) -> Outcome:
     found = caller.session.get(request.handle)
     sign = found.signers.get(request.scheme)
@@ -274,7 +248,6 @@ def _sign(caller: Caller, request: hsm.Sign) -> Outcome:
     return Work(partial(sign, request.data))
 
 
-@_does(hsm.Verify)
 def _verify(caller: Caller, request: hsm.Verify) -> Outcome:
     found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.VERIFY, request.scheme, SCHEMES[found.description.suite])
@@ -287,7 +260,6 @@ def _verify(caller: Caller, request: hsm.Verify) -> Outcome:
     return Work(partial(found.public_key.verify, request.scheme, request.signature, request.data), judge)
 
 
-@_does(hsm.Encrypt)
 def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
     found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.ENCRYPT, request.cipher, CIPHERS[found.description.suite])
@@ -295,12 +267,11 @@ def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
         _refuse_gcm_fields(request.nonce, request.associated)
         run = partial(found.public_key.encrypt, request.cipher, request.data)
         return Work(run, partial(hsm.Sealed, b""))
-    nonce = request.nonce or caller.vault.entropy(_GCM_NONCE_SIZE)
+    nonce = request.nonce or caller.vault.entropy(GCM_NONCE_SIZE)
     run = partial(found.aes_key.seal, nonce, request.data, request.associated)
     return Work(run, partial(hsm.Sealed, nonce))
 
 
-@_does(hsm.Decrypt)
 def _decrypt(caller: Caller, request: hsm.Decrypt) -> Outcome:
     found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.DECRYPT, request.cipher, CIPHERS[found.description.suite])
@@ -319,3 +290,27 @@ def _check_mechanism(found: KeyObject, operation: Operation, way: object, ways: 
 def _refuse_gcm_fields(nonce: bytes, associated: bytes) -> None:
     if nonce or associated:
         raise PeerError(Status.DATA_INVALID, "RSA takes no nonce and no associated data")
+
+
+OPERATIONS: Mapping[Operation, Carry[Any]] = MappingProxyType(
+    {
+        Operation.PING: _ping,
+        Operation.INFO: _info,
+        Operation.LOGIN: _login,
+        Operation.LOGOUT: _logout,
+        Operation.SET_PIN: _set_pin,
+        Operation.RANDOM: _random,
+        Operation.REPORT: _report,
+        Operation.GENERATE: _generate,
+        Operation.FIND: _find,
+        Operation.GET_OBJECT: _get_object,
+        Operation.SET_ATTRIBUTES: _set_attributes,
+        Operation.DESTROY: _destroy,
+        Operation.DISCARD: _discard,
+        Operation.SIGN: _sign,
+        Operation.VERIFY: _verify,
+        Operation.ENCRYPT: _encrypt,
+        Operation.DECRYPT: _decrypt,
+    }
+)
+"""What is done for each operation."""

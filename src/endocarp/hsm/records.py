@@ -8,7 +8,20 @@ import enum
 from typing import Annotated
 
 from endocarp.errors import DecodeError, Refused
-from endocarp.wire.codec import U8, U64, Bytes, Items, Nested, Octets, OneOf, Struct, measured, u8, u16
+from endocarp.wire.codec import (
+    U8,
+    U64,
+    Bytes,
+    Items,
+    Nested,
+    Octets,
+    OneOf,
+    Struct,
+    measured,
+    secret,
+    u8,
+    u16,
+)
 from endocarp.wire.hsm import Description
 
 SEALED_LIMIT = 4096
@@ -34,8 +47,8 @@ class Birth(Struct):
 class Pin(Struct):
     """The PIN was set: scrypt of it, and how often it was wrong since it was last right."""
 
-    salt: Annotated[bytes, Octets(16)]
-    digest: Annotated[bytes, Octets(32)]
+    salt: Annotated[bytes, Octets(16)] = secret()
+    digest: Annotated[bytes, Octets(32)] = secret()
     failures: U8 = 0
 
 

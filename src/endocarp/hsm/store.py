@@ -27,6 +27,7 @@ from endocarp.crypto.primitives import Gcm, hkdf_sha384
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, Refused
 from endocarp.wire.codec import U32, Const, Octets, Struct, u16, u64
+from endocarp.wire.suites import AES_KEY_SIZE, GCM_NONCE_SIZE, GCM_TAG_SIZE
 
 RECORD_LIMIT = 1 << 18
 """The longest record, in octets, once it is sealed."""
@@ -38,9 +39,8 @@ FAILED = "store-failed"
 
 _MAGIC = int.from_bytes(b"ENDOSEAL", "little")
 _VERSION = 1
-_TAG_SIZE = 16
 _SECTOR = 512
-_NO_TAG = bytes(_TAG_SIZE)
+_NO_TAG = bytes(GCM_TAG_SIZE)
 _HINT = "put back a copy of the state directory, or start with an empty one: its keys are lost then"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -70,7 +70,7 @@ class _Header(Struct):
 
 class _Head(Struct):
     length: U32
-    tag: Annotated[bytes, Octets(_TAG_SIZE)]
+    tag: Annotated[bytes, Octets(GCM_TAG_SIZE)]
 
 
 _HEAD_SIZE = _Head.fixed_size()
@@ -93,10 +93,10 @@ class _File:
 
     def seal(self, record: bytes) -> bytes:
         """Return the record as it is written, and count it as written."""
-        length = len(record) + _TAG_SIZE
+        length = len(record) + GCM_TAG_SIZE
         if length > RECORD_LIMIT:
             raise Refused(
-                FULL, f"a record of {len(record)} octets", f"at most {RECORD_LIMIT - _TAG_SIZE} fit"
+                FULL, f"a record of {len(record)} octets", f"at most {RECORD_LIMIT - GCM_TAG_SIZE} fit"
             )
         tag = self.key.seal(self._nonce(0), b"", self._covered(length))
         sealed = self.key.seal(self._nonce(1), record, tag)
@@ -110,7 +110,7 @@ class _File:
         except DecodeError:
             return None
         if self._opened(0, head.tag, self._covered(head.length)) is None:
-            self._refuse_written(data, start - _TAG_SIZE)
+            self._refuse_written(data, start - GCM_TAG_SIZE)
             return None
         end = start + head.length
         if end > len(data):
@@ -118,13 +118,13 @@ class _File:
         sealed = bytes(data[start:end])
         record = self._opened(1, sealed, head.tag)
         if record is None:
-            self._refuse_written(data, end - _TAG_SIZE)
+            self._refuse_written(data, end - GCM_TAG_SIZE)
             return None
         self._pass(sealed)
         return record
 
     def _nonce(self, half: int) -> bytes:
-        return (2 * self.sequence + half).to_bytes(12, "big")
+        return (2 * self.sequence + half).to_bytes(GCM_NONCE_SIZE, "big")
 
     def _covered(self, length: int) -> bytes:
         return _Head(length, self.last_tag).encode()
@@ -138,14 +138,14 @@ class _File:
     def _refuse_written(self, data: memoryview, tag: int) -> None:
         """Refuse the tag that does not fit at offset `tag`, unless nothing was written there or any further."""
         sector = -(-tag // _SECTOR) * _SECTOR
-        begins = sector if sector < tag + _TAG_SIZE else tag
+        begins = sector if sector < tag + GCM_TAG_SIZE else tag
         if any(data[begins:]):
             raise Refused("store-record", f"record {self.sequence} of the sealed store was changed", _HINT)
 
     def _pass(self, sealed: bytes) -> None:
         self.size += _HEAD_SIZE + len(sealed)
         self.sequence += 1
-        self.last_tag = sealed[-_TAG_SIZE:]
+        self.last_tag = sealed[-GCM_TAG_SIZE:]
 
 
 class Store:
@@ -197,7 +197,7 @@ class Store:
         return self._file_of(header, size)
 
     def _file_of(self, header: _Header, size: int) -> _File:
-        with hkdf_sha384(self._seal_key, header.salt, header.encode(), 32) as key:
+        with hkdf_sha384(self._seal_key, header.salt, header.encode(), AES_KEY_SIZE) as key:
             return _File(Gcm(key), size, size)
 
     def begin(self, snapshot: Callable[[], Iterable[bytes]]) -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from endocarp.errors import DecodeError, PeerError, UsageError
-from endocarp.hsm.attributes import VAULT_SET, default_policy
+from endocarp.hsm.attributes import NO_USE_YET, VAULT_SET, default_policy
 from endocarp.hsm.mechanisms import (
     CURVES,
     EC,
@@ -28,12 +28,11 @@ from endocarp.wire.cryptoki import CKA, CKR
 from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Template
 from endocarp.wire.p11 import Attribute, AttributeRoom, Size
 from endocarp.wire.p11_forms import ATTRIBUTE_FORMS, ValueForm
-from endocarp.wire.suites import Suite
+from endocarp.wire.suites import AES_KEY_SIZE, Suite
 
 Attributes = Mapping[int, Any]
 KNOWN_LIMIT = 10_000
 """How many objects are kept worked out, at about 2.5 KiB each, whichever application sees them."""
-AES_KEY_SIZE = 32
 
 # --- from the vault's description to attributes ---------------------------------------------------------------
 
@@ -57,7 +56,7 @@ _POLICY: Final[dict[int, Policy]] = {
 }
 _COMMON: Final = (CKA.TOKEN, CKA.PRIVATE, CKA.MODIFIABLE, CKA.DESTROYABLE, CKA.DERIVE, CKA.LOCAL)
 _KEY: Final = (CKA.SENSITIVE, CKA.EXTRACTABLE, CKA.ALWAYS_SENSITIVE, CKA.NEVER_EXTRACTABLE)
-# PKCS#11 2.40, 4.8 to 4.10: which flags an object of each class has.
+# PKCS#11 2.40 Base, 4.8 to 4.10: which flags an object of each class has.
 _FLAGS: Final[dict[ObjectClass, tuple[CKA, ...]]] = {
     ObjectClass.PUBLIC_KEY: (*_COMMON, CKA.VERIFY, CKA.ENCRYPT, CKA.WRAP),
     ObjectClass.PRIVATE_KEY: (*_COMMON, *_KEY, CKA.SIGN, CKA.DECRYPT, CKA.UNWRAP),
@@ -256,13 +255,18 @@ def new_template(suite: Suite, object_class: ObjectClass, attributes: Attributes
         **_parameters(suite),
     }
     for number, value in fixed.items():
-        # Numbers as long as the caller likes: PKCS#11 2.40, 2.1.2 has big integers without a shortest form.
+        # Numbers as long as the caller likes: PKCS#11 2.40 Mechanisms, 2.1.2 has big integers without a shortest form.
         wanted = attributes.get(number, value)
         if (wanted.lstrip(b"\0") if number == CKA.PUBLIC_EXPONENT else wanted) != value:
             raise PeerError(CKR.TEMPLATE_INCONSISTENT, f"attribute {number:#x} does not fit this key")
     usual = Template(policy=default_policy(suite, object_class))
+    # deviation: PKCS#11 refuses what is not supported. Common clients ask for CKA_DERIVE with every EC key, and for
+    # CKA_WRAP and CKA_UNWRAP with others: such a key is made without, and its attributes say so.
+    passed_over = fixed.keys() | {number for number, flag in _POLICY.items() if flag & NO_USE_YET}
     return _changed(
-        usual, object_class, {number: value for number, value in attributes.items() if number not in fixed}
+        usual,
+        object_class,
+        {number: value for number, value in attributes.items() if number not in passed_over},
     )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from endocarp.errors import PeerError
-from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, GCM_TAG_SIZE, CipherRule, SignRule
+from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, CipherRule, SignRule
 from endocarp.hsm.token_objects import P11Object
 from endocarp.wire.cryptoki import CKR, CKS, SessionFlags
 from endocarp.wire.hsm import DATA_LIMIT, Decrypt, Encrypt, Sign, Verify, encode_request
-from endocarp.wire.suites import SIGNATURE_SIZE, Cipher
+from endocarp.wire.suites import GCM_TAG_SIZE, SIGNATURE_SIZE, Cipher
 
 SESSION_LIMIT = 1024
 """How many sessions one application has at once."""

@@ -20,7 +20,7 @@ from endocarp.shell.sandbox import FRONT, enter
 from endocarp.shell.serve import Conversation, in_thread, listen
 from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Stop
-from endocarp.wire.hsm import Door, Hello, Status, Welcome
+from endocarp.wire.hsm import Hello, Status, Welcome
 
 HELLO_LIMIT = 64
 """Octets that a client may send before it is known; a Hello has fewer."""
@@ -90,7 +90,7 @@ class Front:
         except DecodeError:
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-        self._hand_on(partition, Hello(hello.magic, hello.version, Door.NATIVE), connection)
+        self._hand_on(partition, hello, connection)
 
     def serve_token(self, partition: int, connection: socket.socket) -> None:
         """Speak PKCS#11 with one application."""
@@ -99,7 +99,7 @@ class Front:
         ours, theirs = pair()
         with ours:
             with theirs:
-                self._hand_on(partition, Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN), theirs)
+                self._hand_on(partition, Hello(hsm.MAGIC, hsm.VERSION), theirs)
             vault = Line(ours, hsm.MESSAGE_LIMIT + 1)
             welcome = vault.receive()
             if not welcome or Welcome.decode(welcome).status is not Status.OK:

@@ -54,6 +54,7 @@ from endocarp.wire.forms import (
     Words,
     i32,
     measured,
+    secret,
     u8,
     u16,
     u24,
@@ -87,11 +88,11 @@ from endocarp.wire.steps import (
 __all__ = [
     "I32", "NO_CONTEXT", "U8", "U16", "U24", "U32", "U64", "Array", "Bits", "Bytes", "Const", "Context", "Data",
     "Form", "Int", "Items", "Nested", "Octets", "OneOf", "OpenIntEnum", "Padded", "Reserved", "Since", "Struct",
-    "Text", "Words", "forms_of", "i32", "measured", "u8", "u16", "u24", "u32", "u64",
+    "Text", "Words", "forms_of", "i32", "measured", "secret", "u8", "u16", "u24", "u32", "u64",
 ]  # fmt: skip
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(measured,))
+@dataclass_transform(frozen_default=True, field_specifiers=(measured, secret))
 class Struct:
     """Base of every wire structure; see the head of this module for how one is declared."""
 

@@ -17,6 +17,7 @@ from endocarp.wire.codec import (
     Struct,
     Text,
     measured,
+    secret,
     u8,
     u16,
 )
@@ -60,7 +61,7 @@ class Ready(Struct):
     """The process serves. `pin` is there only from a vault that has just made its partition."""
 
     sandbox: Annotated[SandboxReport, Nested(SandboxReport)]
-    pin: Annotated[str, Text(u8, limit=64)] = ""
+    pin: Annotated[str, Text(u8, limit=64)] = secret(default="")
 
 
 class Failed(Struct):

@@ -1,7 +1,7 @@
 """Numbers of PKCS#11 (OASIS, 2.40 to 3.2), named as there without their prefix: CKR_OK is `CKR.OK`.
 
-All enums are open: applications may send vendors' numbers, which survive. Only names that this project uses
-stand here.
+All enums are open: applications may send vendors' numbers, which survive. Of return values, mechanisms and
+attributes, those stand here that this project uses.
 """
 
 import enum
@@ -216,9 +216,6 @@ class SessionFlags(enum.IntFlag):
 
 CKG_MGF1: Mapping[int, CKM] = MappingProxyType({1: CKM.SHA_1, 2: CKM.SHA256, 3: CKM.SHA384, 4: CKM.SHA512})
 """Mask generation functions: MGF1 with which hash."""
-
-CKZ_DATA_SPECIFIED = 1
-"""The label of OAEP stands in the mechanism's parameter."""
 
 UNAVAILABLE_INFORMATION = (1 << 64) - 1
 """CK_UNAVAILABLE_INFORMATION, all bits set: a number that the token does not tell."""

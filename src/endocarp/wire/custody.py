@@ -9,7 +9,7 @@ import enum
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from endocarp.errors import DecodeError, DeviceError
-from endocarp.wire.codec import U32, Bytes, Octets, Struct, u32
+from endocarp.wire.codec import U32, Bytes, Octets, Struct, secret, u32
 
 MESSAGE_LIMIT = 32 * 1024
 """The largest message, in octets."""
@@ -54,7 +54,7 @@ class Request(Struct, Generic[Reply]):
 class SealKeyReply(Struct):
     """The key that seals the store of this partition; the receiver keeps it as a Secret and forgets the message."""
 
-    key: Annotated[bytes, Octets(32)]
+    key: Annotated[bytes, Octets(32)] = secret()
 
 
 class SealKey(Request[SealKeyReply], operation=Operation.SEAL_KEY):

@@ -169,6 +169,11 @@ U64 = Annotated[int, u64]
 I32 = Annotated[int, i32]
 
 
+def secret(*, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that no repr shows: a PIN, a digest of one, a key."""
+    return dataclasses.field(default=default, repr=False)
+
+
 def measured(*, init: Literal[False] = False) -> Any:
     """Declare a count, length or tag that the encoder works out: no argument, and no part in comparison or repr."""
     return dataclasses.field(default=0, init=init, compare=False, repr=False)

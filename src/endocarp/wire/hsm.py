@@ -29,11 +29,12 @@ from endocarp.wire.codec import (
     Octets,
     Struct,
     Text,
+    secret,
     u8,
     u16,
     u32,
 )
-from endocarp.wire.suites import Cipher, Scheme, Suite
+from endocarp.wire.suites import GCM_TAG_SIZE, SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 MAGIC = int.from_bytes(b"ENDO", "little")
 VERSION = 1
@@ -49,6 +50,8 @@ ATTRIBUTE_LIMIT = 4096
 ATTRIBUTE_COUNT = 64
 ATTRIBUTES_LIMIT = 16 * 1024
 """The most octets that the values of all application attributes of one object take together."""
+ASSOCIATED_LIMIT = 2048
+"""The most data that AES-GCM authenticates beside the data that it encrypts, in octets."""
 PIN_LIMIT = 64
 SHORTEST_PIN = 6
 """The least size of a PIN that its owner chooses, in octets; the greatest is PIN_LIMIT."""
@@ -57,15 +60,6 @@ PIN_ATTEMPTS = 10
 NONCE_SIZE = 32
 SESSION_HANDLE = 1 << 63
 """Set in the handle of every object that lives only as long as its connection."""
-
-
-class Door(enum.IntEnum):
-    """What speaks at the other end of a connection."""
-
-    NATIVE = 1
-    """An application that speaks this protocol itself."""
-    TOKEN = 2
-    """The front, on behalf of one application that speaks PKCS#11."""
 
 
 class Operation(enum.IntEnum):
@@ -166,7 +160,6 @@ class Hello(Struct):
 
     magic: Annotated[int, Const(MAGIC, u32)]
     version: U16
-    door: Annotated[Door, u16]
 
 
 class Welcome(Struct):
@@ -262,7 +255,7 @@ class Login(Request[Nothing]):
 
     OPERATION = Operation.LOGIN
     REPLY = Nothing
-    pin: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
+    pin: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
 
 
 class Logout(Request[Nothing]):
@@ -277,8 +270,8 @@ class SetPin(Request[Nothing]):
 
     OPERATION = Operation.SET_PIN
     REPLY = Nothing
-    old: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
-    new: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)]
+    old: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
+    new: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
 
 
 class Objects(Struct):
@@ -370,7 +363,7 @@ class Verify(Request[Nothing]):
     REPLY = Nothing
     handle: U64
     scheme: Annotated[Scheme, u16]
-    signature: Annotated[bytes, Bytes(u16, limit=ATTRIBUTE_LIMIT + 1024)]
+    signature: Annotated[bytes, Bytes(u16, limit=max(SIGNATURE_SIZE.values()))]
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
 
 
@@ -390,7 +383,7 @@ class Encrypt(Request[Sealed]):
     cipher: Annotated[Cipher, u16]
     nonce: Annotated[bytes, Bytes(u8, limit=16)]
     """For AES-GCM; empty, and the vault draws one."""
-    associated: Annotated[bytes, Bytes(u16, limit=2048)]
+    associated: Annotated[bytes, Bytes(u16, limit=ASSOCIATED_LIMIT)]
     """For AES-GCM: data that is authenticated and not encrypted."""
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
 
@@ -403,8 +396,8 @@ class Decrypt(Request[Data]):
     handle: U64
     cipher: Annotated[Cipher, u16]
     nonce: Annotated[bytes, Bytes(u8, limit=16)]
-    associated: Annotated[bytes, Bytes(u16, limit=2048)]
-    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT + 16)]
+    associated: Annotated[bytes, Bytes(u16, limit=ASSOCIATED_LIMIT)]
+    data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT + GCM_TAG_SIZE)]
 
 
 class Random(Request[Data]):
@@ -466,17 +459,14 @@ def encode_message(operation: Operation, tag: int, body: bytes) -> bytes:
 
 
 def decode_header(message: bytes) -> tuple[int, int]:
-    """Return the operation's number, known or not, and the tag of a request; DecodeError where it is too short."""
+    """Return the operation's number, known or not, and the tag of a request; DecodeError where it is none."""
     try:
-        operation, _, tag = _REQUEST.unpack_from(message)
+        operation, zero, tag = _REQUEST.unpack_from(message)
     except struct.error:
         raise DecodeError("Request", "cut short") from None
+    if zero:
+        raise DecodeError("Request", f"{zero:#x} where zero stands")
     return operation, tag
-
-
-def decode_request(operation: Operation, message: bytes) -> Request[Any]:
-    """Return the body of a request whose header said `operation`."""
-    return read_body(REQUESTS[operation], message)
 
 
 def read_body(kind: type[Asked], message: bytes) -> Asked:

@@ -27,7 +27,7 @@ FRAME_LIMIT = 1 << 20
 """The longest frame taken, header included, in octets."""
 FRAME_LEAST = 20
 """No frame is shorter, in octets: its header, no options, and a call without values."""
-ATTRIBUTE_LIMIT = 1 << 10
+ATTRIBUTE_COUNT_LIMIT = 1 << 10
 """The most attributes or mechanisms in one array."""
 DEPTH_LIMIT = 8
 """How deep templates may stand in templates."""
@@ -238,7 +238,7 @@ class Reader:
 
     def ulongs(self, count: int) -> tuple[int, ...]:
         """Take `count` numbers."""
-        if count > ATTRIBUTE_LIMIT or count * 8 > len(self.data) - self.at:
+        if count > ATTRIBUTE_COUNT_LIMIT or count * 8 > len(self.data) - self.at:
             raise self.error(f"{count} numbers where {len(self.data) - self.at} octets are left")
         values = struct.unpack_from(f">{count}Q", self.data, self.at)
         self.at += count * 8
@@ -314,7 +314,7 @@ class Reader:
         if depth > DEPTH_LIMIT:
             raise self.error("too many templates inside one another")
         count = self.u32()
-        if count > ATTRIBUTE_LIMIT or count * size > len(self.data) - self.at:
+        if count > ATTRIBUTE_COUNT_LIMIT or count * size > len(self.data) - self.at:
             raise self.error(f"{count} attributes where {len(self.data) - self.at} octets are left")
         return count
 

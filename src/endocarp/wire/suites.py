@@ -51,7 +51,7 @@ class Cipher(enum.IntEnum):
     """A way to encrypt."""
 
     AES_GCM = 1
-    """Nonce of 12 octets, tag of 16 octets behind the ciphertext."""
+    """The tag stands behind the ciphertext."""
     RSA_OAEP_SHA1 = 2
     """MGF1 with the same hash, empty label."""
     RSA_OAEP_SHA256 = 3
@@ -101,6 +101,11 @@ SIGNATURE_SIZE: Mapping[Suite, int] = MappingProxyType(
     }
 )
 """The size of every signature of a suite, in octets."""
+
+AES_KEY_SIZE = 32
+GCM_NONCE_SIZE = 12
+GCM_TAG_SIZE = 16
+"""The sizes of AES-256-GCM, in octets."""
 
 DIGEST_SIZE: Mapping[Scheme, int] = MappingProxyType(
     {

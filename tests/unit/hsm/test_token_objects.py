@@ -4,7 +4,7 @@ import pytest
 from tests.simulators.token_vault import PUBLIC
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import default_policy, granted_policy
+from endocarp.hsm.attributes import check_change, default_policy, granted_policy
 from endocarp.hsm.token_objects import (
     P11Object,
     changed_template,
@@ -14,7 +14,7 @@ from endocarp.hsm.token_objects import (
 )
 from endocarp.wire import hsm
 from endocarp.wire.cryptoki import CKA, CKK, CKM, CKP, CKR
-from endocarp.wire.hsm import Description, ObjectClass, Policy, Template
+from endocarp.wire.hsm import Description, ObjectClass, Policy, Status, Template
 from endocarp.wire.p11 import Attribute, AttributeRoom, Size
 from endocarp.wire.suites import Suite
 
@@ -236,6 +236,17 @@ def test_what_chose_the_key_may_stand_in_its_template(
     suite: Suite, object_class: ObjectClass, attributes: dict[int, Any]
 ) -> None:
     assert new_template(suite, object_class, attributes).policy == default_policy(suite, object_class)
+
+
+def test_uses_that_no_operation_has_are_passed_over_in_new_keys_and_refused_in_others() -> None:
+    asked: dict[int, Any] = {CKA.DERIVE: 1, CKA.WRAP: 1, CKA.UNWRAP: 0}
+    assert new_template(Suite.AES256, SECRET_KEY, asked) == new_template(Suite.AES256, SECRET_KEY, {})
+    found = known(Suite.AES256, SECRET_KEY)
+    assert found.attributes[CKA.WRAP] == 0
+    changed = changed_template(found, {CKA.WRAP: 1})
+    with pytest.raises(PeerError) as caught:
+        check_change(found.description.template.policy, changed.policy)
+    assert caught.value.number == Status.NOT_PERMITTED
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import Vault, VaultConnection, status_of
 from endocarp.wire import hsm
 from endocarp.wire.custody import CertifyIdentityReply
-from endocarp.wire.hsm import Door, ObjectClass, Operation, Policy, Reply, Status, Template
+from endocarp.wire.hsm import ObjectClass, Operation, Policy, Reply, Status, Template
 from endocarp.wire.suites import Cipher, Scheme, Suite
 
 entropy = Random("vault").randbytes
-HELLO = hsm.Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode()
+HELLO = hsm.Hello(hsm.MAGIC, hsm.VERSION).encode()
 NOW = 100.0
 
 
@@ -111,7 +111,7 @@ def test_hello_is_answered_with_welcome(vault: Vault) -> None:
 
 def test_another_version_is_told_ours_and_closed(vault: Vault) -> None:
     connection = VaultConnection(vault)
-    events = connection.receive(hsm.Hello(hsm.MAGIC, 9, Door.NATIVE).encode(), NOW)
+    events = connection.receive(hsm.Hello(hsm.MAGIC, 9).encode(), NOW)
     assert events == [Close("version 9 of the protocol")]
     assert connection.outgoing() == [hsm.Welcome(Status.VERSION_UNSUPPORTED, 1, 2, 0).encode()]
 

@@ -30,12 +30,12 @@ from endocarp.shell.vault import take_connections
 from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Progress
 from endocarp.wire.cryptoki import CKR, SessionFlags
-from endocarp.wire.hsm import Door, Hello, Status, Welcome
+from endocarp.wire.hsm import Hello, Status, Welcome
 from endocarp.wire.p11 import encode_frame, take_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 from endocarp.wire.suites import Suite
 
-HELLO = Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE)
+HELLO = Hello(hsm.MAGIC, hsm.VERSION)
 
 
 @pytest.fixture
@@ -138,15 +138,6 @@ def test_who_begins_with_anything_but_a_hello_is_closed(
         stranger.send(octets)
         assert stranger.recv(1) == b""
         connect(doors.address).close()
-
-
-def test_a_client_that_says_it_is_a_token_is_a_client_all_the_same(
-    doors: Doors, process: VaultProcess
-) -> None:
-    with doors.paired(process), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.connect(str(doors.native))
-        client.send(Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN).encode())
-        assert Welcome.decode(client.recv(100)).status is Status.OK
 
 
 def test_a_client_that_waits_with_its_hello_is_closed(

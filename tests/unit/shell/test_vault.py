@@ -27,7 +27,7 @@ from endocarp.wire import custody, hsm, mailbox
 from endocarp.wire.control import Pair, Progress
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import PartitionEvidence, PartitionReport
-from endocarp.wire.hsm import Door, Hello, Status, Welcome
+from endocarp.wire.hsm import Hello, Status, Welcome
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Suite
 
@@ -103,7 +103,7 @@ class Front:
         """Hand a connection on, and speak on it as a client does."""
         ours, theirs = pair()
         with theirs:
-            self.hand_on(Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode(), theirs.fileno())
+            self.hand_on(Hello(hsm.MAGIC, hsm.VERSION).encode(), theirs.fileno())
         return _Dialled(ours)
 
 
@@ -111,7 +111,7 @@ class _Dialled(Connection):
     """A connection whose Hello was said when it was handed on."""
 
     def _exchange(self, message: bytes) -> bytes:
-        if message == Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode():
+        if message == Hello(hsm.MAGIC, hsm.VERSION).encode():
             reply = self._line.receive()
             assert reply
             return reply
@@ -302,7 +302,7 @@ def test_where_no_place_is_left_a_connection_is_closed_at_once_and_a_place_comes
         ours, theirs = pair()
         with ours:
             with theirs:
-                front.hand_on(Hello(hsm.MAGIC, hsm.VERSION, Door.NATIVE).encode(), theirs.fileno())
+                front.hand_on(Hello(hsm.MAGIC, hsm.VERSION).encode(), theirs.fileno())
             assert ours.recv(1) == b""
         first.close()
         for thread in threading.enumerate():
@@ -321,7 +321,7 @@ def test_a_hello_of_another_version_is_told_the_version_that_is_spoken(vault: Va
     ours, theirs = pair()
     with front_of(vault, 1) as front, ours:
         with theirs:
-            front.hand_on(Hello(hsm.MAGIC, hsm.VERSION + 1, Door.NATIVE).encode(), theirs.fileno())
+            front.hand_on(Hello(hsm.MAGIC, hsm.VERSION + 1).encode(), theirs.fileno())
         welcome = Welcome.decode(ours.recv(100))
         assert welcome.status is not Status.OK
         assert welcome.version == hsm.VERSION

@@ -3,10 +3,28 @@
 import dataclasses
 import enum
 import typing
+from typing import Annotated
 
 import pytest
 
-from endocarp.wire.forms import I32, U8, U16, U24, U32, U64, Int, OpenIntEnum, i32, measured, u24
+from endocarp.wire.codec import Struct
+from endocarp.wire.forms import (
+    I32,
+    U8,
+    U16,
+    U24,
+    U32,
+    U64,
+    Int,
+    Octets,
+    OpenIntEnum,
+    Text,
+    i32,
+    measured,
+    secret,
+    u8,
+    u24,
+)
 
 
 def test_an_open_enum_keeps_numbers_that_it_has_no_name_for() -> None:
@@ -62,3 +80,14 @@ def test_a_measured_field_is_no_argument_and_takes_no_part_in_comparison_or_repr
     field = measured()
     assert isinstance(field, dataclasses.Field)
     assert (field.default, field.init, field.compare, field.repr) == (0, False, False, False)
+
+
+def test_a_secret_stands_on_the_wire_and_in_no_repr() -> None:
+    class Held(Struct):
+        key: Annotated[bytes, Octets(4)] = secret()
+        pin: Annotated[str, Text(u8)] = secret(default="")
+
+    held = Held(b"1234", "5678")
+    assert repr(held).endswith("Held()")
+    assert Held.decode(held.encode()) == held
+    assert Held(b"1234") == Held(b"1234", "")

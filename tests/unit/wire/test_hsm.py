@@ -28,7 +28,7 @@ def test_a_request_is_told_by_its_header() -> None:
     message = hsm.encode_request(request, 7)
     assert message == bytes.fromhex("0b00 0000 07000000 0500000000000000 0100") + bytes(32)
     assert hsm.decode_header(message) == (Operation.SIGN, 7)
-    assert hsm.decode_request(Operation.SIGN, message) == request
+    assert hsm.read_body(hsm.Sign, message) == request
 
 
 def test_a_number_that_is_no_operation_is_told_with_its_tag() -> None:
@@ -40,9 +40,15 @@ def test_a_request_shorter_than_its_header_is_refused() -> None:
         hsm.decode_header(bytes(7))
 
 
+def test_a_header_whose_zero_is_none_is_refused() -> None:
+    assert hsm.decode_header(bytes.fromhex("0b00 0000 07000000")) == (11, 7)
+    with pytest.raises(DecodeError, match="Request: 0x100 where zero stands"):
+        hsm.decode_header(bytes.fromhex("0b00 0001 07000000"))
+
+
 def test_octets_behind_a_request_are_refused() -> None:
     with pytest.raises(DecodeError, match="Ping: 1 octets left over"):
-        hsm.decode_request(Operation.PING, hsm.encode_request(hsm.Ping()) + b"\x00")
+        hsm.read_body(hsm.Ping, hsm.encode_request(hsm.Ping()) + b"\x00")
 
 
 def test_data_beyond_its_limit_is_refused() -> None:
@@ -51,12 +57,12 @@ def test_data_beyond_its_limit_is_refused() -> None:
     )
     assert len(message) < hsm.MESSAGE_LIMIT
     with pytest.raises(DecodeError, match=r"Sign\.data"):
-        hsm.decode_request(Operation.SIGN, message)
+        hsm.read_body(hsm.Sign, message)
 
 
 def test_hello_begins_with_the_four_letters() -> None:
-    hello = hsm.Hello(hsm.MAGIC, 1, hsm.Door.NATIVE).encode()
-    assert hello == b"ENDO\x01\x00\x01\x00"
+    hello = hsm.Hello(hsm.MAGIC, 1).encode()
+    assert hello == b"ENDO\x01\x00"
     with pytest.raises(DecodeError, match=r"Hello\.magic"):
         hsm.Hello.decode(b"ENDI" + hello[4:])
 

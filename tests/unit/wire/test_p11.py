@@ -6,7 +6,7 @@ import pytest
 from endocarp.errors import DecodeError
 from endocarp.wire.cryptoki import CKA, CKM
 from endocarp.wire.p11 import (
-    ATTRIBUTE_LIMIT,
+    ATTRIBUTE_COUNT_LIMIT,
     DEPTH_LIMIT,
     FRAME_LEAST,
     FRAME_LIMIT,
@@ -135,10 +135,10 @@ def test_a_null_pointer_with_a_size_of_all_ones_is_no_octets() -> None:
         ("byte_array", b"\0"),
         ("ulong_array", b"\1" + u32(0xFFFFFFFF)),
         ("ulong_array", b"\1" + u32(2) + u64(1)),
-        ("ulong_array", b"\1" + u32(ATTRIBUTE_LIMIT + 1) + bytes(8 * (ATTRIBUTE_LIMIT + 1))),
+        ("ulong_array", b"\1" + u32(ATTRIBUTE_COUNT_LIMIT + 1) + bytes(8 * (ATTRIBUTE_COUNT_LIMIT + 1))),
         ("attributes", u32(0xFFFFFFFF)),
         ("attributes", u32(1)),
-        ("attributes", u32(ATTRIBUTE_LIMIT + 1) + bytes(5 * (ATTRIBUTE_LIMIT + 1))),
+        ("attributes", u32(ATTRIBUTE_COUNT_LIMIT + 1) + bytes(5 * (ATTRIBUTE_COUNT_LIMIT + 1))),
         ("attribute_rooms", u32(0xFFFFFFFF)),
         ("attribute_rooms", u32(2) + u32(0, 0)),
         ("mechanism", u32(CKM.RSA_PKCS_PSS) + b"\1" + u64(1, 2)),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
@@ -238,6 +239,22 @@ def test_that_the_other_side_is_gone_is_no_news_but_a_fault_of_ours_is_told(
 # --- listening ------------------------------------------------------------------------------------------------------
 
 
+class Listener(socket.socket):
+    """A listening socket that tells when the process has had no descriptor left to accept with."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__(fileno=listener.detach())
+        self.worn_out = threading.Event()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                self.worn_out.set()
+            raise
+
+
 class Door:
     """A listening socket, and those who are served at it, each until `leave` is set."""
 
@@ -245,7 +262,7 @@ class Door:
         self.path, self.limit = path, limit
         self.leave = threading.Event()
         self.ended: list[BaseException] = []
-        self.listener = listen_at(path, socket.SOCK_SEQPACKET)
+        self.listener = Listener(listen_at(path, socket.SOCK_SEQPACKET))
         self.thread = threading.Thread(target=self._listen)
         self.thread.start()
 
@@ -325,16 +342,17 @@ def test_beyond_its_limit_callers_wait_until_another_leaves(place: Path) -> None
 
 
 def test_where_no_descriptor_is_left_callers_wait_until_there_is(door: Door) -> None:
-    with door.call() as first:
-        assert first.recv(100) == b"served"
-        with door.call() as second:
-            assert second.recv(100) == b"served"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as third:
-            third.settimeout(10)
-            with descriptors_left(0):
-                third.connect(str(door.path))
-                time.sleep(0.1)
-            assert third.recv(100) == b"served"
+    with contextlib.ExitStack() as stack:
+        callers = [
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(2)
+        ]
+        with descriptors_left(0):
+            for caller in callers:  # the first gets the descriptor that `accept` has taken before it waits
+                caller.settimeout(10)
+                caller.connect(str(door.path))
+            assert door.listener.worn_out.wait(10)
+        for caller in callers:
+            assert caller.recv(100) == b"served"
 
 
 def test_where_no_thread_is_to_be_had_a_caller_is_closed_and_his_place_is_free() -> None:

@@ -21,7 +21,7 @@ from endocarp.core import Ask, Event
 from endocarp.crypto.secret import Secret
 from endocarp.hsm.token import TokenConnection
 from endocarp.wire import hsm
-from endocarp.wire.hsm import Door, Hello
+from endocarp.wire.hsm import Hello
 
 MODULES = [
     *(Path(path) for path in (os.environ.get("P11_KIT_CLIENT"),) if path),
@@ -66,7 +66,7 @@ class Front(VaultProcess):
         """Serve one application: the loop of the front, as small as it can be."""
         token = TokenConnection(PARTITION)
         with application, self.connect() as vault:
-            vault.send(Hello(hsm.MAGIC, hsm.VERSION, Door.TOKEN).encode())
+            vault.send(Hello(hsm.MAGIC, hsm.VERSION).encode())
             vault.recv(hsm.MESSAGE_LIMIT)
             open_ = True
             while open_:

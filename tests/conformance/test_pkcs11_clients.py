@@ -17,17 +17,14 @@ from pathlib import Path
 import pytest
 from tests.simulators.vault import PARTITION, VaultProcess
 
+from endocarp.cli.account import client_module
 from endocarp.core import Ask, Event
 from endocarp.crypto.secret import Secret
 from endocarp.hsm.token import TokenConnection
 from endocarp.wire import hsm
 from endocarp.wire.hsm import Hello
 
-MODULES = [
-    *(Path(path) for path in (os.environ.get("P11_KIT_CLIENT"),) if path),
-    *sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so")),
-]
-MODULE = next(iter(MODULES), None)
+MODULE = os.environ.get("P11_KIT_CLIENT") or client_module()
 ENGINE = next(iter(sorted(Path("/usr/lib").glob("*/engines-3/pkcs11.so"))), None)
 TOKEN = f"pkcs11:token=Endocarp%20partition%20{PARTITION}"
 PATIENCE = 30

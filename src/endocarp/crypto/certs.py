@@ -15,7 +15,7 @@ from endocarp.crypto.digest import sha256
 from endocarp.crypto.keys import PrivateKey, PublicKey
 from endocarp.errors import UsageError
 from endocarp.wire import der, oids
-from endocarp.wire.der import BOOLEAN, SEQUENCE, Reader, context_tag
+from endocarp.wire.der import SEQUENCE, Reader, context_tag
 from endocarp.wire.suites import SIGNATURE_SIZE, Scheme, Suite
 
 NOT_BEFORE: Final = "20230101000000Z"
@@ -362,7 +362,7 @@ class Certificate:
             return False, None
         inside = reader.sequence()
         reader.end()
-        authority = inside.boolean() if inside.peek() == BOOLEAN else False
+        authority = inside.default_false()
         length = inside.integer() if authority and inside else None
         inside.end()
         if length is not None and length < 0:
@@ -419,11 +419,14 @@ def _extensions(body: Reader) -> Mapping[str, Extension]:
     body.end()
     items = wrapper.sequence()
     wrapper.end()
+    # RFC 5280, 4.1: where there are extensions, there is one at least.
+    if not items:
+        raise items.error("extensions without one")
     found: dict[str, Extension] = {}
     while items:
         item = items.sequence()
         oid = item.oid()
-        critical = item.boolean() if item.peek() == BOOLEAN else False
+        critical = item.default_false()
         value = item.octet_string()
         item.end()
         # RFC 5280, 4.2: an extension stands at most once.
@@ -441,10 +444,11 @@ def _attributes(name: bytes) -> dict[str, str]:
         while relative:
             attribute = relative.sequence()
             oid = attribute.oid()
-            if oid not in (_COMMON_NAME, _SERIAL_NUMBER):
-                continue
             if oid in found:
                 raise attribute.error(f"attribute {oid} twice")
-            found[oid] = attribute.text()
+            if oid in (_COMMON_NAME, _SERIAL_NUMBER):
+                found[oid] = attribute.text()
+            else:
+                attribute.element()
             attribute.end()
     return found

@@ -51,12 +51,28 @@ _REFUSE_ALL = dict.fromkeys(_INTERPRETED, _refuse)
 
 
 def encode(value: object) -> bytes:
-    """Return the one deterministic form of `value`.
-
-    Keys of one map are either all text or all integers of one sign, or the order of RFC 7049 that the library writes
-    would differ from that of RFC 8949.
-    """
+    """Return the one deterministic form of `value`; ValueError where the library does not write it."""
+    _check_orders(value)
     return cbor2.dumps(value, canonical=True)
+
+
+def _check_orders(value: object) -> None:
+    """Refuse a map whose keys the library would put into the order of RFC 7049, where that is another one.
+
+    The two orders are one as long as no key that begins with a smaller octet is longer: so with texts alone, with
+    integers of one sign, and with both signs where no negative one is shorter than a positive one.
+    """
+    if isinstance(value, cbor2.CBORTag):
+        _check_orders(value.value)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_orders(each)
+    elif isinstance(value, Mapping):
+        keys = sorted(cbor2.dumps(key, canonical=True) for key in value)
+        if keys != sorted(keys, key=len):
+            raise ValueError("keys that RFC 7049 and RFC 8949 put into different orders")
+        for each in value.values():
+            _check_orders(each)
 
 
 def decode(where: str, octets: bytes, *, limit: int, tag: int | None = None) -> Any:

@@ -9,9 +9,11 @@ indefinite form, integers with needless octets, booleans other than 0 and 255. I
 copies only what the caller takes out. Every fault is a DecodeError whose `where` the caller chose.
 """
 
+import re
+from datetime import UTC, datetime
 from typing import Self
 
-from endocarp.errors import DecodeError
+from endocarp.errors import DecodeError, UsageError
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 UTF8_STRING, PRINTABLE_STRING, UTC_TIME, GENERALIZED_TIME = 0x0C, 0x13, 0x17, 0x18
@@ -20,6 +22,9 @@ CONTEXT, CONSTRUCTED = 0x80, 0x20
 
 LIMIT = 1 << 20
 """The longest element that the reader takes, in octets."""
+
+# X.680, 41.4: all that may stand in a PrintableString.
+_PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,\-./:=?]*")
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
@@ -78,7 +83,9 @@ def utf8(text: str) -> bytes:
 
 
 def printable(text: str) -> bytes:
-    """Return a PrintableString; UnicodeEncodeError where the text is not ASCII."""
+    """Return a PrintableString; UsageError where a character is not one of its own."""
+    if not _PRINTABLE.fullmatch(text):
+        raise UsageError(f"{text!r} is no PrintableString", "give letters, digits, blanks and '()+,-./:=?")
     return tlv(PRINTABLE_STRING, text.encode("ascii"))
 
 
@@ -222,7 +229,7 @@ class Reader:
         """Take a BIT STRING of named bits; return the numbers of those that are set, bit 0 being the first."""
         octets = self.content(BIT_STRING)
         unused = octets[0] if octets else 8
-        # X.690, 10.0 and 11.2.2: unused bits are zero and trailing zero bits of named bit lists are left out.
+        # X.690, 11.2.1 and 11.2.2: unused bits are zero and trailing zero bits of named bit lists are left out.
         if unused > 7 or (len(octets) == 1 and unused) or (len(octets) > 1 and not octets[-1] >> unused & 1):
             raise self.error("a list of named bits that is not in its shortest form")
         if len(octets) > 1 and octets[-1] & ((1 << unused) - 1):
@@ -240,21 +247,30 @@ class Reader:
         if tag not in (UTF8_STRING, PRINTABLE_STRING):
             raise self.error(f"tag {tag:#04x} where text is expected")
         try:
-            return self.content(tag).decode("utf-8" if tag == UTF8_STRING else "ascii")
+            text = self.content(tag).decode()
         except UnicodeDecodeError:
             raise self.error("text that is not in its encoding") from None
+        if tag == PRINTABLE_STRING and not _PRINTABLE.fullmatch(text):
+            raise self.error("a PrintableString with other characters than it may have")
+        return text
 
     def time(self) -> str:
-        """Take a UTCTime or GeneralizedTime as RFC 5280, 4.1.2.5 allows; return YYYYMMDDHHMMSSZ."""
+        """Take a UTCTime or GeneralizedTime of the form that RFC 5280, 4.1.2.5 wants; return YYYYMMDDHHMMSSZ."""
         tag = self.peek()
         if tag not in (UTC_TIME, GENERALIZED_TIME):
             raise self.error(f"tag {tag:#04x} where a time is expected")
         octets = self.content(tag)
         if tag == UTC_TIME:
             octets = (b"19" if octets[:1] >= b"5" else b"20") + octets
+        # deviation: RFC 5280, 4.1.2.5 wants years before 2050 as UTCTime; Caliptra's certificates have none.
         if len(octets) != 15 or not octets[:14].isdigit() or octets[14:] != b"Z":
             raise self.error("a time that is not of the form YYYYMMDDHHMMSSZ")
-        return octets.decode("ascii")
+        text = octets.decode("ascii")
+        try:
+            datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise self.error("a time that no calendar and no clock has") from None
+        return text
 
     def boolean(self) -> bool:
         """Take a BOOLEAN."""
@@ -262,6 +278,15 @@ class Reader:
         if octets not in (b"\x00", b"\xff"):
             raise self.error("a boolean that is neither 0 nor 255")
         return octets == b"\xff"
+
+    def default_false(self) -> bool:
+        """Take a BOOLEAN DEFAULT FALSE, which is there only where it is true."""
+        if self.peek() != BOOLEAN:
+            return False
+        # X.690, 11.5: a value that is the default is left out.
+        if not self.boolean():
+            raise self.error("a default that is written down")
+        return True
 
     def null(self) -> None:
         """Take a NULL."""

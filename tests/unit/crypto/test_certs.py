@@ -40,6 +40,7 @@ SIGNING = [Suite.P256, Suite.P384, Suite.ML_DSA_65, Suite.ML_DSA_87]
 KEYS = {suite: generate(suite) for suite in SIGNING}
 KEY = KEYS[Suite.P384]
 NAME = Name("Root")
+SOME = [ueid(bytes(17))]
 
 
 # --- the real ROM's certificates ------------------------------------------------------------------------------
@@ -253,9 +254,8 @@ def test_a_leaf_is_read_as_it_was_written() -> None:
     assert list(read.extensions) == ["2.5.29.19", "2.5.29.15", "2.5.29.35"]
 
 
-def test_a_certificate_without_extensions_allows_nothing() -> None:
-    read = Certificate.parse(certificate(leaf(extensions=[]), KEY))
-    assert not read.extensions
+def test_a_certificate_whose_extensions_allow_nothing_allows_nothing() -> None:
+    read = Certificate.parse(certificate(leaf(extensions=SOME), KEY))
     assert (read.is_authority, read.path_length, read.key_usage) == (False, None, frozenset())
     assert read.key_id is None
     assert read.authority_key_id is None
@@ -269,7 +269,7 @@ def test_an_authority_may_have_no_limit() -> None:
 
 @pytest.mark.parametrize("suite", SIGNING)
 def test_a_certificate_is_signed_by_one_key_alone(suite: Suite) -> None:
-    read = Certificate.parse(certificate(leaf(extensions=[], key=KEYS[suite]), KEYS[suite]))
+    read = Certificate.parse(certificate(leaf(extensions=SOME, key=KEYS[suite]), KEYS[suite]))
     assert read.signed_by(KEYS[suite].public)
     assert not any(read.signed_by(KEYS[other].public) for other in SIGNING if other is not suite)
     assert not read.signed_by(generate(suite).public)
@@ -278,7 +278,7 @@ def test_a_certificate_is_signed_by_one_key_alone(suite: Suite) -> None:
 
 
 def test_certificates_of_p384_are_the_same_each_time() -> None:
-    assert certificate(leaf(extensions=[]), KEY) == certificate(leaf(extensions=[]), KEY)
+    assert certificate(leaf(extensions=SOME), KEY) == certificate(leaf(extensions=SOME), KEY)
 
 
 def test_rsa_signs_no_certificates() -> None:
@@ -289,7 +289,7 @@ def test_rsa_signs_no_certificates() -> None:
 def test_an_rsa_key_may_be_certified() -> None:
     public = generate(Suite.RSA2048).public
     tbs = tbs_certificate(
-        issuer=NAME, subject=NAME, serial=b"\x01", public=public, signer=KEY.suite, extensions=[]
+        issuer=NAME, subject=NAME, serial=b"\x01", public=public, signer=KEY.suite, extensions=SOME
     )
     assert Certificate.parse(certificate(tbs, KEY)).public == public
 
@@ -299,7 +299,7 @@ def test_an_rsa_key_may_be_certified() -> None:
 
 def rebuilt(change: Mapping[int, bytes]) -> bytes:
     """Return a signed certificate in whose body the elements with these numbers were exchanged."""
-    body = der.Reader.of_sequence(leaf(extensions=[]), "Test")
+    body = der.Reader.of_sequence(leaf(extensions=SOME), "Test")
     elements = []
     while body:
         elements.append(body.element())
@@ -309,7 +309,13 @@ def rebuilt(change: Mapping[int, bytes]) -> bytes:
 
 
 VERSION, SERIAL, ALGORITHM, ISSUER, VALIDITY, SUBJECT, SPKI, EXTENSIONS = range(8)
-WRAPPED = der.context(3, der.sequence(), constructed=True)
+WRAPPED = der.context(3, der.sequence(*SOME), constructed=True)
+
+
+def with_default(oid: str) -> bytes:
+    """Return extensions of which one says that it is not critical, which DER leaves out."""
+    one = der.sequence(der.oid(oid), der.boolean(value=False), der.octet_string(b""))
+    return der.context(3, der.sequence(one), constructed=True)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +335,8 @@ WRAPPED = der.context(3, der.sequence(), constructed=True)
         ({SPKI: der.sequence()}, "cut short"),
         ({EXTENSIONS: der.context(1, b"\x00", constructed=False) + WRAPPED}, "tag 0x81"),
         ({EXTENSIONS: WRAPPED * 2}, "left over"),
+        ({EXTENSIONS: der.context(3, der.sequence(), constructed=True)}, "extensions without one"),
+        ({EXTENSIONS: with_default("2.5.29.14")}, "a default that is written down"),
         (
             {EXTENSIONS: der.context(3, der.sequence(ueid(b"a"), ueid(b"b")), constructed=True)},
             "extension 2.23.133.5.4.4 twice",
@@ -362,7 +370,7 @@ P384_ALGORITHM = der.sequence(der.oid("1.2.840.10045.4.3.3"))
     ],
 )
 def test_an_ecdsa_signature_is_two_numbers_in_range(signature: bytes) -> None:
-    octets = der.sequence(leaf(extensions=[]), P384_ALGORITHM, der.bit_string(signature))
+    octets = der.sequence(leaf(extensions=SOME), P384_ALGORITHM, der.bit_string(signature))
     with pytest.raises(DecodeError):
         Certificate.parse(octets)
 
@@ -370,13 +378,13 @@ def test_an_ecdsa_signature_is_two_numbers_in_range(signature: bytes) -> None:
 def test_an_ml_dsa_signature_has_its_size() -> None:
     key = KEYS[Suite.ML_DSA_65]
     algorithm = der.sequence(der.oid("2.16.840.1.101.3.4.3.18"))
-    octets = der.sequence(leaf(extensions=[], key=key), algorithm, der.bit_string(bytes(3308)))
+    octets = der.sequence(leaf(extensions=SOME, key=key), algorithm, der.bit_string(bytes(3308)))
     with pytest.raises(DecodeError, match="a signature of 3308 octets, ML_DSA_65 has 3309"):
         Certificate.parse(octets)
 
 
 def test_nothing_follows_a_certificate() -> None:
-    octets = certificate(leaf(extensions=[]), KEY)
+    octets = certificate(leaf(extensions=SOME), KEY)
     with pytest.raises(DecodeError, match="1 octets left over"):
         Certificate.parse(octets + b"\x00")
     whole = der.Reader.of_sequence(octets, "Test")
@@ -399,6 +407,7 @@ Property = Callable[[Certificate], object]
         ("2.5.29.15", der.bit_string(b"\x00\x40", 6), lambda c: c.key_usage, "without a name"),
         ("2.5.29.19", der.sequence() * 2, lambda c: c.is_authority, "left over"),
         ("2.5.29.19", der.sequence(der.integer(1)), lambda c: c.is_authority, "left over"),
+        ("2.5.29.19", der.sequence(der.boolean(value=False)), lambda c: c.is_authority, "a default that is"),
         (
             "2.5.29.19",
             der.sequence(der.boolean(value=True), der.integer(-1)),
@@ -424,6 +433,7 @@ def test_a_name_is_read_strictly_where_it_is_used() -> None:
     for subject, reason in (
         (der.sequence(attribute("2.5.4.3", text), attribute("2.5.4.3", text)), r"attribute 2\.5\.4\.3 twice"),
         (der.sequence(attribute("2.5.4.3", text, text)), "left over"),
+        (der.sequence(attribute("2.5.4.6", text, text)), "left over"),
         (der.sequence(attribute("2.5.4.3", der.integer(1))), "where text is expected"),
     ):
         read = Certificate.parse(rebuilt({SUBJECT: subject}))

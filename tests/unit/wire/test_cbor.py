@@ -14,6 +14,22 @@ def test_a_value_survives_the_round_trip(value: Any) -> None:
     assert cbor.decode("x", cbor.encode(value), limit=100) == value
 
 
+@pytest.mark.parametrize("value", [{24: 0, -1: 0}, [{1: {1000: 0, -25: 0}}], {1000: 0, "": 0}])
+def test_keys_that_have_two_orders_are_neither_written_nor_read(value: Any) -> None:
+    with pytest.raises(ValueError, match="different orders"):
+        cbor.encode(value)
+    for canonical in (True, False):
+        for each in (value, cbor2.CBORTag(5000, value)):
+            with pytest.raises(DecodeError):
+                cbor.decode("x", cbor2.dumps(each, canonical=canonical), limit=100, tag=5000)
+
+
+@pytest.mark.parametrize("value", [{23: 0, -1: 0}, {10: 0, 265: 0, -75000: 0}, {"": 0, "aa": 0, "b": 0}])
+def test_keys_of_both_signs_or_texts_are_written_in_the_order_of_rfc_8949(value: dict[Any, int]) -> None:
+    keys = [cbor2.dumps(key) for key in cbor.decode("x", cbor.encode(value), limit=100)]
+    assert keys == sorted(keys)
+
+
 @pytest.mark.parametrize(
     ("octets", "what"),
     [

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from endocarp.errors import DecodeError
+from endocarp.errors import DecodeError, UsageError
 from endocarp.wire import der
 from endocarp.wire.der import Reader
 
@@ -91,9 +91,13 @@ def test_strings_times_and_small_types_go_there_and_back() -> None:
     items.end()
 
 
-def test_a_printable_string_is_ascii() -> None:
-    with pytest.raises(UnicodeEncodeError):
-        der.printable("é")
+@pytest.mark.parametrize("text", ["é", "a@b", "a_b", "a*", "\n", 'a"'])
+def test_a_printable_string_has_characters_of_its_own(text: str) -> None:
+    assert reader(der.printable("Aa0 '()+,-./:=?")).text() == "Aa0 '()+,-./:=?"
+    with pytest.raises(UsageError, match="no PrintableString"):
+        der.printable(text)
+    with pytest.raises(DecodeError, match="other characters than it may have"):
+        reader(der.tlv(der.PRINTABLE_STRING, text.encode())).text()
 
 
 def test_context_tags_are_implicit_or_explicit() -> None:
@@ -249,9 +253,33 @@ def test_a_time_has_one_form(text: str) -> None:
         reader(der.generalized_time(text)).time()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20231301000000Z",
+        "20230229000000Z",
+        "20230101240000Z",
+        "20230101006000Z",
+        "20230101000060Z",
+        "0" * 14 + "Z",
+    ],
+)
+def test_a_time_is_one_of_the_calendar_and_the_clock(text: str) -> None:
+    assert reader(der.generalized_time("20240229235959Z")).time() == "20240229235959Z"
+    with pytest.raises(DecodeError, match="no calendar and no clock"):
+        reader(der.generalized_time(text)).time()
+
+
 def test_a_time_is_a_time() -> None:
     with pytest.raises(DecodeError, match="tag 0x0c where a time is expected"):
         reader(der.utf8("20230101000000Z")).time()
+
+
+def test_a_default_is_left_out() -> None:
+    items = reader(der.boolean(value=True) + der.integer(1))
+    assert [items.default_false(), items.default_false(), items.integer()] == [True, False, 1]
+    with pytest.raises(DecodeError, match="a default that is written down"):
+        reader(der.boolean(value=False)).default_false()
 
 
 @pytest.mark.parametrize("octets", ["0100", "010101", "0102ffff"])

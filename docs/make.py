@@ -64,7 +64,7 @@ def states() -> str:
             "## A connection to a vault\n",
             "`hsm/policy.py`: which operations each phase permits.\n",
             table(
-                ["operation", *(phase.value for phase in policy.Phase)],
+                ["operation", *(phase.name.lower() for phase in policy.Phase)],
                 (
                     [
                         code(operation.name),

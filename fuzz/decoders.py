@@ -179,14 +179,14 @@ def _mailbox() -> list[Decoder]:
         name = request.__name__
         decoders += [
             Decoder(
-                f"open_request {name}",
+                f"without_checksum {name}",
                 functools.partial(_open, command, request),
-                lambda random, request=request: mailbox.seal_request(make(request, random)),  # type: ignore[misc]
+                lambda random, request=request: mailbox.with_checksum(make(request, random)),  # type: ignore[misc]
             ),
             Decoder(
                 f"decode_reply {name}",
                 functools.partial(mailbox.decode_reply, request),
-                lambda random, reply=request.REPLY: mailbox.seal_reply(make(reply, random)),  # type: ignore[misc]
+                lambda random, reply=request.REPLY: mailbox.with_headers(make(reply, random)),  # type: ignore[misc]
             ),
             Decoder(
                 f"decode_body {name}",
@@ -198,7 +198,7 @@ def _mailbox() -> list[Decoder]:
 
 
 def _open(command: int, request: type[mailbox.Request[Any]], octets: bytes) -> object:
-    return mailbox.decode_body(request, mailbox.open_request(command, octets))
+    return mailbox.decode_body(request, mailbox.without_checksum(command, octets))
 
 
 def _custody() -> list[Decoder]:

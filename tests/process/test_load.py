@@ -16,7 +16,7 @@ from tests.process.strangers import knock
 from endocarp.shell.answers import resident
 from endocarp.wire import hsm
 from endocarp.wire.hsm import Hello, Operation, Welcome
-from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, Version, frame, seal_request
+from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, Version, frame, with_checksum
 
 CROWD = 1000
 GROWTH_LIMIT = 100 << 10
@@ -76,7 +76,7 @@ def greet_token(home: Home) -> socket.socket:
 
 def greet_mailbox(home: Home) -> socket.socket:
     connection = knock(home.state.mailbox_socket)
-    connection.sendall(frame(Version.COMMAND, seal_request(Version())))
+    connection.sendall(frame(Version.COMMAND, with_checksum(Version())))
     return connection
 
 
@@ -137,7 +137,7 @@ def test_a_crowd_that_comes_and_goes_leaves_no_descriptor_behind(running: Server
 
 
 def test_who_sends_one_octet_at_a_time_is_answered_in_the_end(running: Server, bystander: Bystander) -> None:
-    question = frame(Version.COMMAND, seal_request(Version()))
+    question = frame(Version.COMMAND, with_checksum(Version()))
     with knock(running.home.state.mailbox_socket) as connection:
         for octet in question:
             connection.sendall(bytes((octet,)))

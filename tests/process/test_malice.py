@@ -22,7 +22,7 @@ from endocarp.wire.mailbox import (
     MailboxError,
     Version,
     frame,
-    seal_request,
+    with_checksum,
 )
 from endocarp.wire.p11 import Attribute, AttributeRoom, encode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
@@ -328,7 +328,7 @@ def answer(mailbox: socket.socket, message: bytes) -> int:
 
 
 def is_answered(mailbox: socket.socket) -> bool:
-    return answer(mailbox, frame(Version.COMMAND, seal_request(Version()))) == 0
+    return answer(mailbox, frame(Version.COMMAND, with_checksum(Version()))) == 0
 
 
 @pytest.mark.parametrize("command", [0, 0x12345678, MOST])
@@ -341,7 +341,7 @@ def test_an_unknown_command_is_answered_by_its_number(mailbox: socket.socket, co
 
 
 def test_a_bad_checksum_is_answered_by_its_number(mailbox: socket.socket) -> None:
-    octets = bytearray(seal_request(Version()))
+    octets = bytearray(with_checksum(Version()))
     octets[0] ^= 1
     assert answer(mailbox, frame(Version.COMMAND, bytes(octets))) == MailboxError.RUNTIME_INVALID_CHECKSUM
     assert is_answered(mailbox)

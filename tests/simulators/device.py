@@ -41,7 +41,7 @@ from endocarp.wire.mailbox import (
     PcrLogId,
     QuotePcrsEcc384Reply,
     QuotePcrsMldsa87Reply,
-    seal_reply,
+    with_headers,
 )
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Scheme, Suite
@@ -325,9 +325,9 @@ class DeviceSimulator:
         digest = hashlib.sha512(pcrs + nonce).digest()
         if suite is Suite.P384:
             signature = signer.sign(Scheme.ECDSA_DIGEST, digest[:48])
-            return seal_reply(QuotePcrsEcc384Reply.of(pcrs, nonce, digest[:48], signature))
+            return with_headers(QuotePcrsEcc384Reply.of(pcrs, nonce, digest[:48], signature))
         signature = signer.sign(Scheme.ML_DSA, digest[::-1])
-        return seal_reply(QuotePcrsMldsa87Reply.of(pcrs, nonce, digest, signature))
+        return with_headers(QuotePcrsMldsa87Reply.of(pcrs, nonce, digest, signature))
 
     def fw_info_reply(self) -> FwInfoReply:
         return FwInfoReply(
@@ -389,8 +389,8 @@ class DeviceSimulator:
             rt_alias_key_id=self.rt_alias_key_id,
             chains={suite: self.chain(suite) for suite in SUITES},
             quotes={suite: self.quote(suite) for suite in SUITES},
-            fw_info=seal_reply(self.fw_info_reply()),
-            pcr_log=seal_reply(DataReply(log)),
+            fw_info=with_headers(self.fw_info_reply()),
+            pcr_log=with_headers(DataReply(log)),
             stash_log=tuple(self.stash),
             partitions=(self.partition(),),
             inventory=(Component("package cbor2", sha384(b"cbor2")),),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from endocarp.shell.config import State
 from endocarp.wire.control import ControlMessage, Failed, Pair, Progress, Ready, SandboxReport, Stop
-from endocarp.wire.mailbox import AuthorizeAndStashReply, AuthResult, Command, EmptyReply, frame, seal_reply
+from endocarp.wire.mailbox import AuthorizeAndStashReply, AuthResult, Command, EmptyReply, frame, with_headers
 
 SANDBOX = SandboxReport(0, 1, 1, 7, 2, 2)
 PIN = "12345678"
@@ -86,7 +86,7 @@ def _program(root: Path, body: str, lines: Mapping[str, str], ready: Ready) -> s
         "READY": repr(ControlMessage(body=ready).encode().hex()),
         "STOP": repr(ControlMessage(body=Stop()).encode()),
         "FIRMWARE_LOAD": repr(int(Command.FIRMWARE_LOAD)),
-        "OK": repr(frame(0, seal_reply(EmptyReply())).hex()),
+        "OK": repr(frame(0, with_headers(EmptyReply())).hex()),
     }
     for name, line in lines.items():
         body = body.replace(name, line)
@@ -105,7 +105,7 @@ def rot(
 
     `results` names commands that are refused, and by which number.
     """
-    authorized = frame(0, seal_reply(AuthorizeAndStashReply(AuthResult.AUTHORIZED)))
+    authorized = frame(0, with_headers(AuthorizeAndStashReply(AuthResult.AUTHORIZED)))
     answers = {int(Command.AUTHORIZE_AND_STASH): authorized.hex()}
     answers |= {int(command): frame(number, b"").hex() for command, number in (results or {}).items()}
     lines = {"ANSWERS": repr(answers), "BEFORE": before or "pass", "AFTER": after or "pass"}

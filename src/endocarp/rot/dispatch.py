@@ -17,8 +17,8 @@ from endocarp.wire.mailbox import (
     Request,
     decode_body,
     frame_limit,
-    open_request,
-    seal_reply,
+    without_checksum,
+    with_headers,
 )
 
 RESERVED_CALLER = 0xFFFFFFFF
@@ -111,11 +111,11 @@ class Registry(Generic[S]):
             raise PeerError(faults.unknown, f"no command {call.command:#x} here")
         state.admit(call)
         reply = self.handlers[call.command](state, self._decode(kind, body), call)
-        return seal_reply(reply) if checked else reply.encode()
+        return with_headers(reply) if checked else reply.encode()
 
     def _open(self, call: Call) -> bytes:
         try:
-            return open_request(call.command, call.octets)
+            return without_checksum(call.command, call.octets)
         except DecodeError as error:
             raise PeerError(self.faults.checksum, str(error)) from None
 

@@ -4,6 +4,8 @@
 
 Everything that a verifier acts on stands in protected headers; unprotected ones must be empty. The content type tells
 one kind of signed object from another, so that a signature made for one is never taken for the other.
+
+Source: RFC 9052, RFC 9864, draft-ietf-cose-dilithium.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +35,7 @@ class Algorithm(IntEnum):
     ESP384 = -51
     """ECDSA over P-384 with SHA-384 (RFC 9864); the signature is r and s of 48 octets each, big-endian."""
     ML_DSA_87 = -50
-    """Pure ML-DSA-87 with an empty context."""
+    """Pure ML-DSA-87 with an empty context (IANA COSE Algorithms, from draft-ietf-cose-dilithium)."""
 
 
 SUITE: Mapping[Algorithm, Suite] = {Algorithm.ESP384: Suite.P384, Algorithm.ML_DSA_87: Suite.ML_DSA_87}

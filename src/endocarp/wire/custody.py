@@ -6,10 +6,11 @@ partition is not in the messages: the channel was bound to it when it was attach
 """
 
 import enum
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from endocarp.errors import DecodeError, DeviceError
 from endocarp.wire.codec import U32, Bytes, Octets, Struct, secret, u32
+from endocarp.wire.requests import TypedRequest
 
 MESSAGE_LIMIT = 32 * 1024
 """The largest message, in octets."""
@@ -38,16 +39,14 @@ REQUESTS: "dict[int, type[Request[Any]]]" = {}
 """Every request class by its operation."""
 
 
-class Request(Struct, Generic[Reply]):
+class Request(TypedRequest[Reply]):
     """Base of the requests: the fields after the operation. A class names its reply and its operation."""
 
     OPERATION: ClassVar[Operation]
-    REPLY: ClassVar[type[Struct]]
 
     def __init_subclass__(cls, *, operation: Operation) -> None:
         super().__init_subclass__()
         cls.OPERATION = operation
-        cls.REPLY = get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
         REQUESTS[operation] = cls
 
 
@@ -120,4 +119,4 @@ def decode_reply(request: Request[Reply] | type[Request[Reply]], message: bytes)
         raise DeviceError(head.number, f"{request.OPERATION.name} was refused by the root of trust: {reason}")
     if len(message) > MESSAGE_LIMIT:
         raise DecodeError("custody", f"{len(message)} octets, at most {MESSAGE_LIMIT}")
-    return cast("Reply", request.REPLY.decode(message[end:]))
+    return request.read_reply(message[end:])

@@ -7,19 +7,18 @@ version 0.13.
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from endocarp.errors import DecodeError, DeviceError
+from endocarp.wire import p384
 from endocarp.wire.codec import U16, U32, Bytes, Const, Octets, Struct, u32
+from endocarp.wire.requests import TypedRequest
 
 COMMAND_MAGIC = 0x44504543
 RESPONSE_MAGIC = 0x44504552
 
 DEFAULT_HANDLE = bytes(16)
 """The handle of the default context of a locality; it never rotates."""
-
-RETIRED_HANDLE = b"\xff" * 16
-"""Stands where no usable handle is; never valid."""
 
 LABEL_SIZE = 48
 MAX_CHUNK_SIZE = 2048
@@ -46,7 +45,6 @@ class Status(enum.IntEnum):
     INVALID_HANDLE = 0x80
     INVALID_LOCALITY = 0x81
     ARGUMENT_NOT_SUPPORTED = 0x83
-    MAX_TCIS = 0x91
     PLATFORM_INVALID_OFFSET = 0x01000001
 
 
@@ -71,7 +69,6 @@ class Support(enum.IntFlag):
 
     AUTO_INIT = 1 << 29
     X509 = 1 << 26
-    RECURSIVE = 1 << 30
 
 
 class CommandHeader(Struct):
@@ -90,21 +87,17 @@ class ResponseHeader(Struct):
     profile: U32
 
 
-HEADER_SIZE = 12
-
 Reply = TypeVar("Reply", bound=Struct)
 
 
-class Request(Struct, Generic[Reply]):
+class Request(TypedRequest[Reply]):
     """Base of the commands: the fields after the header. A class names its reply and its code."""
 
     CODE: ClassVar[Code]
-    REPLY: ClassVar[type[Struct]]
 
     def __init_subclass__(cls, *, code: Code) -> None:
         super().__init_subclass__()
         cls.CODE = code
-        cls.REPLY = get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
 
 
 class GetProfileReply(Struct):
@@ -133,12 +126,12 @@ class CertifyKeyP384Reply(Struct):
     @property
     def public_key(self) -> bytes:
         """The uncompressed point, 97 octets."""
-        return b"\x04" + self.derived_pubkey_x + self.derived_pubkey_y
+        return p384.point(self.derived_pubkey_x, self.derived_pubkey_y)
 
     @classmethod
     def of(cls, handle: bytes, public_key: bytes, cert: bytes) -> Self:
         """Return the reply about an uncompressed point."""
-        return cls(handle, public_key[1:49], public_key[49:], cert)
+        return cls(handle, *p384.coordinates(public_key), cert)
 
 
 class CertifyKeyP384(Request[CertifyKeyP384Reply], code=Code.CERTIFY_KEY):
@@ -187,7 +180,7 @@ class SignP384Reply(Struct):
     @classmethod
     def of(cls, handle: bytes, signature: bytes) -> Self:
         """Return the reply with r‖s."""
-        return cls(handle, signature[:48], signature[48:])
+        return cls(handle, *p384.halves(signature))
 
 
 class SignP384(Request[SignP384Reply], code=Code.SIGN):
@@ -328,4 +321,4 @@ def decode_response(request: Request[Reply] | type[Request[Reply]], octets: byte
     header, end = ResponseHeader.decode_from(octets)
     if header.status:
         raise DeviceError(header.status, f"{request.CODE.name} was refused by the DPE")
-    return cast("Reply", request.REPLY.decode(octets[end:]))
+    return request.read_reply(octets[end:])

@@ -241,7 +241,7 @@ class Evidence:
                 ClaimKey.EAT_PROFILE: EVIDENCE_PROFILE,
                 ClaimKey.RT_ALIAS_KEY_ID: self.rt_alias_key_id,
                 ClaimKey.CHAINS: {suite: _chain_to_cbor(chain) for suite, chain in self.chains.items()},
-                ClaimKey.QUOTES: _plain(self.quotes),
+                ClaimKey.QUOTES: dict(self.quotes),
                 ClaimKey.FW_INFO: self.fw_info,
                 ClaimKey.PCR_LOG: self.pcr_log,
                 ClaimKey.STASH_LOG: [[one.fw_id, one.name, one.digest, one.svn] for one in self.stash_log],
@@ -362,10 +362,6 @@ def _octets_by_suite(where: str, value: object, limit: int) -> Mapping[Suite, by
     }
 
 
-def _plain(by_suite: Mapping[Suite, bytes]) -> dict[Suite, bytes]:
-    return dict(by_suite)
-
-
 def _chain_to_cbor(chain: Chain) -> list[bytes]:
     return [chain.idevid, chain.ldevid, chain.fmc_alias, chain.rt_alias, chain.dpe_leaf]
 
@@ -381,7 +377,7 @@ def _chain_from_cbor(value: object) -> Chain:
 
 
 def _partition_to_cbor(partition: PartitionEvidence) -> list[object]:
-    return [partition.report, _plain(partition.certificates)]
+    return [partition.report, dict(partition.certificates)]
 
 
 def _partition_from_cbor(value: object) -> PartitionEvidence:

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from endocarp.errors import DecodeError
+from endocarp.wire import p384
 from endocarp.wire.codec import U8, U16, U32, U64, Nested, Octets, Struct, Words
 
 MANIFEST_MARKER = 0x324E4D43
@@ -27,7 +27,6 @@ PL0_PAUSER_FLAG = 1
 """Flag of the header: the caller named by `pl0_pauser` has privilege level 0."""
 DIGEST_SIZE = 48
 
-_ECC_SIZE = 48
 _PQC_KEY_SIZE = 2592
 _PQC_SIGNATURE_SIZE = 4628
 
@@ -55,27 +54,25 @@ class TocEntryType(enum.IntEnum):
 class ImageEccPubKey(Struct):
     """A P-384 public key: two coordinates of 48 octets, big-endian."""
 
-    x: Annotated[bytes, Words(_ECC_SIZE)]
-    y: Annotated[bytes, Words(_ECC_SIZE)]
+    x: Annotated[bytes, Words(p384.NUMBER_SIZE)]
+    y: Annotated[bytes, Words(p384.NUMBER_SIZE)]
 
     @property
     def point(self) -> bytes:
         """The key as the uncompressed point 04‖X‖Y."""
-        return b"\x04" + self.x + self.y
+        return p384.point(self.x, self.y)
 
     @classmethod
     def from_point(cls, point: bytes) -> Self:
         """Take the 97 octets 04‖X‖Y apart; DecodeError where they have another form."""
-        if len(point) != 1 + 2 * _ECC_SIZE or point[0] != 4:
-            raise DecodeError(cls.__name__, f"no uncompressed P-384 point: {len(point)} octets")
-        return cls(x=point[1 : 1 + _ECC_SIZE], y=point[1 + _ECC_SIZE :])
+        return cls(*p384.coordinates(point))
 
 
 class ImageEccSignature(Struct):
     """An ECDSA P-384 signature: r and s of 48 octets, big-endian."""
 
-    r: Annotated[bytes, Words(_ECC_SIZE)]
-    s: Annotated[bytes, Words(_ECC_SIZE)]
+    r: Annotated[bytes, Words(p384.NUMBER_SIZE)]
+    s: Annotated[bytes, Words(p384.NUMBER_SIZE)]
 
     @property
     def raw(self) -> bytes:
@@ -85,9 +82,7 @@ class ImageEccSignature(Struct):
     @classmethod
     def from_raw(cls, raw: bytes) -> Self:
         """Take the 96 octets r‖s apart; DecodeError where there are not so many."""
-        if len(raw) != 2 * _ECC_SIZE:
-            raise DecodeError(cls.__name__, f"{len(raw)} octets, must be {2 * _ECC_SIZE}")
-        return cls(r=raw[:_ECC_SIZE], s=raw[_ECC_SIZE:])
+        return cls(*p384.halves(raw))
 
 
 class ImagePubKeys(Struct):
@@ -119,7 +114,9 @@ class ImageSignatures(Struct):
         return self.pqc_sig[-ML_DSA_PADDING:]
 
 
-NO_SIGNATURES = ImageSignatures.from_raw(bytes(2 * _ECC_SIZE), bytes(_PQC_SIGNATURE_SIZE - ML_DSA_PADDING))
+NO_SIGNATURES = ImageSignatures.from_raw(
+    bytes(2 * p384.NUMBER_SIZE), bytes(_PQC_SIGNATURE_SIZE - ML_DSA_PADDING)
+)
 
 
 class ImageEccKeyDescriptor(Struct):

@@ -2,20 +2,22 @@
 
 A request is a `Request[ReplyClass]`, so that `decode_reply(request, octets)` has the type of its reply. The
 structs hold what follows the headers: the checksum of a request, the checksum and `fips_status` of a reply are
-put on by `seal_request` and `seal_reply`. Offsets of the specification count those headers.
+put on by `with_checksum` and `with_headers`. Offsets of the specification count those headers.
 
 On our socket each message is a frame `u32 command, u32 length, data`, answered by `u32 status, u32 length,
 data`: status 0, or the error number and no data. All integers are little-endian.
+
+Source: caliptra-sw, api/src/mailbox.rs, api/src/checksum.rs and error/src/lib.rs.
 """
 
 import enum
 import functools
 import struct
-import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.wire import p384
 from endocarp.wire.checks import Check, ManifestCheck
 from endocarp.wire.codec import (
     U8,
@@ -30,6 +32,7 @@ from endocarp.wire.codec import (
     u16,
     u32,
 )
+from endocarp.wire.requests import TypedRequest
 
 FIRMWARE_LIMIT = 1024 * 1024
 """The largest firmware bundle that FIRMWARE_LOAD takes, in octets."""
@@ -42,6 +45,7 @@ PL1_CALLER = 2
 NONCE_SIZE = 32
 PCR_COUNT = 32
 PCR_SIZE = 48
+"""Octets of a nonce; how many registers there are, and the octets of each: Caliptra.md, "PCR vault"."""
 
 
 class Command(enum.IntEnum):
@@ -152,7 +156,7 @@ REQUESTS: dict[int, "type[Request[Any]]"] = {}
 """Every request class by its command code."""
 
 
-class Request(Struct, Generic[Reply]):
+class Request(TypedRequest[Reply]):
     """Base of the requests: the fields after the checksum. A class names its reply and its command.
 
     `LIMIT` is the largest body in octets. A body that ends in a buffer may be shorter, or padded with zeros up
@@ -160,7 +164,6 @@ class Request(Struct, Generic[Reply]):
     """
 
     COMMAND: ClassVar[Command]
-    REPLY: ClassVar[type[Struct]]
     LIMIT: ClassVar[int]
     CHECKED: ClassVar[bool] = True
     """Whether request and reply have the mailbox headers; only FIRMWARE_LOAD has none."""
@@ -168,12 +171,15 @@ class Request(Struct, Generic[Reply]):
     def __init_subclass__(cls, *, command: Command, limit: int | None = None) -> None:
         super().__init_subclass__()
         cls.COMMAND = command
-        cls.REPLY = typing.get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
         cls.LIMIT = cls.SIZE if limit is None else limit  # type: ignore[assignment]
         REQUESTS[command] = cls
 
 
 # --- replies that several commands share -----------------------------------------------------------------------
+
+
+DATA_LIMIT = 25168
+"""The most octets of a reply of variable length: that of INVOKE_DPE, caliptra-sw, api/src/mailbox.rs."""
 
 
 class EmptyReply(Struct):
@@ -183,7 +189,7 @@ class EmptyReply(Struct):
 class DataReply(Struct):
     """Octets of variable length: a certificate, a log, a DPE response."""
 
-    data: Annotated[bytes, Bytes(u32, limit=25168)]
+    data: Annotated[bytes, Bytes(u32, limit=DATA_LIMIT)]
 
 
 class DpeResultReply(Struct):
@@ -285,7 +291,7 @@ class GetIdevEcc384InfoReply(Struct):
     @classmethod
     def of(cls, point: bytes) -> Self:
         """Return the reply about an uncompressed point of 97 octets."""
-        return cls(point[1:49], point[49:])
+        return cls(*p384.coordinates(point))
 
 
 class GetIdevEcc384Info(Request[GetIdevEcc384InfoReply], command=Command.GET_IDEV_ECC384_INFO):
@@ -403,28 +409,35 @@ class DeviceStatus(Struct):
     vendor: Annotated[FuseVendorInfo, Nested(FuseVendorInfo)]
 
 
-class QuotePcrsEcc384Reply(Struct):
-    """PCRs and a signature over them by the FMC alias key.
-
-    `digest` is the first 48 octets of SHA-512(pcrs ‖ nonce), and is what the signature is over; `reset_ctrs`
-    are not under the signature.
-    """
+class QuotedPcrs(Struct):
+    """What both quotes begin with: the registers, the caller's nonce, and counters that no signature covers."""
 
     pcrs: Annotated[bytes, Octets(PCR_COUNT * PCR_SIZE)]
     nonce: Annotated[bytes, Octets(NONCE_SIZE)]
     reset_ctrs: Annotated[tuple[int, ...], Array(u32, PCR_COUNT)]
-    digest: Annotated[bytes, Octets(48)]
-    signature_r: Annotated[bytes, Octets(48)]
-    signature_s: Annotated[bytes, Octets(48)]
-
-    @classmethod
-    def of(cls, pcrs: bytes, nonce: bytes, digest: bytes, signature: bytes) -> Self:
-        """Return the reply with r‖s; nothing has been reset since boot."""
-        return cls(pcrs, nonce, (0,) * PCR_COUNT, digest, signature[:48], signature[48:])
 
     def pcr(self, index: int) -> bytes:
         """Return one PCR, 48 octets."""
         return self.pcrs[index * PCR_SIZE : (index + 1) * PCR_SIZE]
+
+
+_NO_RESETS = (0,) * PCR_COUNT
+
+
+class QuotePcrsEcc384Reply(QuotedPcrs):
+    """PCRs and a signature over them by the FMC alias key.
+
+    `digest` is the first 48 octets of SHA-512(pcrs ‖ nonce), and is what the signature is over.
+    """
+
+    digest: Annotated[bytes, Octets(48)]
+    signature_r: Annotated[bytes, Octets(p384.NUMBER_SIZE)]
+    signature_s: Annotated[bytes, Octets(p384.NUMBER_SIZE)]
+
+    @classmethod
+    def of(cls, pcrs: bytes, nonce: bytes, digest: bytes, signature: bytes) -> Self:
+        """Return the reply with r‖s; nothing has been reset since boot."""
+        return cls(pcrs, nonce, _NO_RESETS, digest, *p384.halves(signature))
 
 
 class QuotePcrsEcc384(Request[QuotePcrsEcc384Reply], command=Command.QUOTE_PCRS_ECC384):
@@ -433,27 +446,20 @@ class QuotePcrsEcc384(Request[QuotePcrsEcc384Reply], command=Command.QUOTE_PCRS_
     nonce: Annotated[bytes, Octets(NONCE_SIZE)]
 
 
-class QuotePcrsMldsa87Reply(Struct):
+class QuotePcrsMldsa87Reply(QuotedPcrs):
     """PCRs and a signature over them by the FMC alias key.
 
     `digest` is SHA-512(pcrs ‖ nonce); the signature is over its 64 octets in reverse order. `signature` is
-    4,627 octets and one zero. `reset_ctrs` are not under the signature.
+    4,627 octets and one zero.
     """
 
-    pcrs: Annotated[bytes, Octets(PCR_COUNT * PCR_SIZE)]
-    nonce: Annotated[bytes, Octets(NONCE_SIZE)]
-    reset_ctrs: Annotated[tuple[int, ...], Array(u32, PCR_COUNT)]
     digest: Annotated[bytes, Octets(64)]
     signature: Annotated[bytes, Octets(4628)]
 
     @classmethod
     def of(cls, pcrs: bytes, nonce: bytes, digest: bytes, signature: bytes) -> Self:
         """Return the reply with a signature of 4,627 octets; nothing has been reset since boot."""
-        return cls(pcrs, nonce, (0,) * PCR_COUNT, digest, signature + b"\0")
-
-    def pcr(self, index: int) -> bytes:
-        """Return one PCR, 48 octets."""
-        return self.pcrs[index * PCR_SIZE : (index + 1) * PCR_SIZE]
+        return cls(pcrs, nonce, _NO_RESETS, digest, signature + b"\0")
 
 
 class QuotePcrsMldsa87(Request[QuotePcrsMldsa87Reply], command=Command.QUOTE_PCRS_MLDSA87):
@@ -535,7 +541,7 @@ _CHECKSUM = struct.Struct("<I")
 _REPLY_HEADER = struct.Struct("<II")
 
 
-def seal_request(request: Request[Any]) -> bytes:
+def with_checksum(request: Request[Any]) -> bytes:
     """Return the octets of a request with its checksum in front."""
     body = request.encode()
     if not request.CHECKED:
@@ -543,7 +549,7 @@ def seal_request(request: Request[Any]) -> bytes:
     return _CHECKSUM.pack(checksum(request.COMMAND, body)) + body
 
 
-def open_request(command: int, octets: bytes) -> bytes:
+def without_checksum(command: int, octets: bytes) -> bytes:
     """Check and remove the checksum of a request; DecodeError where it is short or wrong."""
     if len(octets) < _CHECKSUM.size:
         raise DecodeError("MailboxReqHeader.chksum", "cut short")
@@ -563,8 +569,8 @@ def decode_body(kind: type[Request[Reply]], body: bytes) -> Request[Reply]:
     return request
 
 
-def seal_reply(reply: Struct, fips_status: int = 0) -> bytes:
-    """Return the octets of a reply with checksum and `fips_status` in front."""
+def with_headers(reply: Struct, fips_status: int = 0) -> bytes:
+    """Return the octets of a reply with its headers, checksum and `fips_status`, in front."""
     rest = _CHECKSUM.pack(fips_status) + reply.encode()
     return _CHECKSUM.pack(checksum(0, rest)) + rest
 
@@ -572,13 +578,13 @@ def seal_reply(reply: Struct, fips_status: int = 0) -> bytes:
 def decode_reply(request: Request[Reply] | type[Request[Reply]], octets: bytes) -> Reply:
     """Check the headers of a reply and read its fields; DecodeError where the checksum does not match."""
     if not request.CHECKED:
-        return cast("Reply", request.REPLY.decode(octets))
+        return request.read_reply(octets)
     if len(octets) < _REPLY_HEADER.size:
         raise DecodeError("MailboxRespHeader", "cut short")
     rest = octets[_CHECKSUM.size :]
     if checksum(0, rest) != _CHECKSUM.unpack_from(octets)[0]:
         raise DecodeError("MailboxRespHeader.chksum", "does not match")
-    return cast("Reply", request.REPLY.decode(octets[_REPLY_HEADER.size :]))
+    return request.read_reply(octets[_REPLY_HEADER.size :])
 
 
 def decode_pcr_log(octets: bytes) -> tuple[PcrLogEntry, ...]:
@@ -601,25 +607,23 @@ class FrameHeader(Struct):
     length: U32
 
 
-FRAME_HEADER_SIZE = 8
+FRAME_HEADER_SIZE = FrameHeader.fixed_size()
 
 
 def frame(code: int, octets: bytes) -> bytes:
     """Return a frame: `code` is the command of a request or the status of a reply."""
-    return _REPLY_HEADER.pack(code, len(octets)) + octets
+    return FrameHeader(code, len(octets)).encode() + octets
 
 
 @functools.cache
 def frame_limit(command: int) -> int:
-    """Return the largest `length` of a frame with this command; unknown commands get a small allowance."""
-    kind = REQUESTS.get(command)
-    if kind is None:
-        return 4096
+    """Return the largest `length` of a frame with this command, which is one of `REQUESTS`."""
+    kind = REQUESTS[command]
     return kind.LIMIT + (_CHECKSUM.size if kind.CHECKED else 0)
 
 
-REPLY_LIMIT = 8 + 4 + 25168
-"""The largest reply, in octets."""
+REPLY_LIMIT = _REPLY_HEADER.size + 4 + DATA_LIMIT
+"""The largest reply, in octets: both headers, the length of its data, and that."""
 
 
 class MailboxClient:
@@ -639,7 +643,7 @@ class MailboxClient:
         if self._waiting is not None:
             raise UsageError(f"{self._waiting.name} is not answered yet", "read its reply first")
         self._waiting = request.COMMAND
-        return frame(request.COMMAND, seal_request(request))
+        return frame(request.COMMAND, with_checksum(request))
 
     def receive(self, data: bytes) -> bytes | None:
         """Take what arrived; return the octets of the reply once they are all there.

@@ -13,7 +13,7 @@ from endocarp.wire import dpe, mailbox
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.dpe import Profile
 from endocarp.wire.evidence import EVIDENCE_TYPE, Component, Evidence, Statement, Status
-from endocarp.wire.mailbox import DataReply, seal_reply
+from endocarp.wire.mailbox import DataReply, with_headers
 from endocarp.wire.suites import Scheme, Suite
 
 LABEL = sha384(b"endocarp evidence", NONCE)
@@ -43,10 +43,10 @@ class RotSimulator:
     def reply(self, request: mailbox.Request[mailbox.Reply]) -> bytes:
         match request:
             case mailbox.InvokeDpeEcc384():
-                return seal_reply(DataReply(self.invoke(Profile.P384_SHA384, request.data)))
+                return with_headers(DataReply(self.invoke(Profile.P384_SHA384, request.data)))
             case mailbox.InvokeDpeMldsa87():
                 assert (request.flags, request.axi_response) == (0, bytes(12))
-                return seal_reply(DataReply(self.invoke(Profile.MLDSA87, request.data)))
+                return with_headers(DataReply(self.invoke(Profile.MLDSA87, request.data)))
             case _:
                 return self.plain(request)
 
@@ -58,7 +58,7 @@ class RotSimulator:
             case mailbox.QuotePcrsMldsa87():
                 return self.device.quote(Suite.ML_DSA_87, request.nonce)
             case mailbox.FwInfo():
-                return seal_reply(self.device.fw_info_reply())
+                return with_headers(self.device.fw_info_reply())
             case _:
                 assert isinstance(request, mailbox.GetPcrLog)
                 return self.device.evidence().pcr_log
@@ -133,7 +133,7 @@ def test_evidence_holds_the_answers_unchanged(rot: RotSimulator) -> None:
     found, device = Evidence.decode(message.payload), rot.device
     assert message.content_type == EVIDENCE_TYPE
     assert found.chains == {suite: device.chain(suite) for suite in (Suite.P384, Suite.ML_DSA_87)}
-    assert found.fw_info == seal_reply(device.fw_info_reply())
+    assert found.fw_info == with_headers(device.fw_info_reply())
     assert found.pcr_log == device.evidence().pcr_log
     assert (found.nonce, found.rt_alias_key_id) == (NONCE, device.rt_alias_key_id)
     assert (found.stash_log, found.inventory) == (tuple(device.stash), INVENTORY)

@@ -23,7 +23,7 @@ from endocarp.wire.mailbox import (
     checksum,
     decode_reply,
     frame_limit,
-    seal_request,
+    with_checksum,
 )
 
 FAULTS = Faults(
@@ -80,7 +80,7 @@ def refusal(stage: Stage, call: Call) -> int:
 
 def test_a_handler_gets_the_request_and_its_reply_is_sealed() -> None:
     stage = Stage()
-    octets = COMMANDS.execute(stage, Call(1, Command.STASH_MEASUREMENT, seal_request(STASH)))
+    octets = COMMANDS.execute(stage, Call(1, Command.STASH_MEASUREMENT, with_checksum(STASH)))
     assert stage.asked == [STASH]
     assert decode_reply(StashMeasurement, octets) == DpeResultReply(9)
 
@@ -107,12 +107,12 @@ def test_a_wrong_checksum_of_an_unknown_command_is_a_wrong_checksum() -> None:
 def test_unknown_commands_and_those_of_other_stages_are_refused() -> None:
     sealed = (0xFFFFFFFF + 1 - sum((0xDEAD).to_bytes(4, "little"))).to_bytes(4, "little")
     assert refusal(Stage(), Call(1, 0xDEAD, sealed)) == FAULTS.unknown
-    assert refusal(Stage(), Call(1, Command.VERSION, seal_request(Version()))) == FAULTS.unknown
+    assert refusal(Stage(), Call(1, Command.VERSION, with_checksum(Version()))) == FAULTS.unknown
 
 
 def test_privilege_is_looked_at_before_the_length() -> None:
     stage = Stage(admits=False)
-    octets = seal_request(Version())
+    octets = with_checksum(Version())
     broken = _sealed(Command.STASH_MEASUREMENT, octets[4:])
     assert (
         refusal(stage, Call(1, Command.STASH_MEASUREMENT, broken))

@@ -27,7 +27,7 @@ from endocarp.wire.mailbox import (
     Reply,
     Request,
     decode_reply,
-    seal_request,
+    with_checksum,
 )
 from endocarp.wire.suites import Suite
 
@@ -36,7 +36,7 @@ NO_DATES = SignedData(bytes(15), bytes(15), bytes(10))
 
 
 def execute(rom: Rom, request: Request[Reply]) -> Reply:
-    octets = rom.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request)))
+    octets = rom.execute(Call(PL0_CALLER, request.COMMAND, with_checksum(request)))
     return decode_reply(request, octets)
 
 
@@ -189,7 +189,7 @@ def test_a_refused_bundle_ends_the_boot(rom: Rom, memory: bytearray, bundle: byt
         (Call(0xFFFFFFFF, Command.VERSION, b""), MailboxError.FW_PROC_MAILBOX_RESERVED_PAUSER),
         (Call(1, Command.VERSION, bytes(4)), MailboxError.FW_PROC_MAILBOX_INVALID_CHECKSUM),
         (
-            Call(1, Command.FW_INFO, seal_request(mailbox.FwInfo())),
+            Call(1, Command.FW_INFO, with_checksum(mailbox.FwInfo())),
             MailboxError.FW_PROC_MAILBOX_INVALID_COMMAND,
         ),
         (

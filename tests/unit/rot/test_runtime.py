@@ -35,7 +35,7 @@ from endocarp.wire.mailbox import (
     Reply,
     Request,
     decode_reply,
-    seal_request,
+    with_checksum,
 )
 from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Suite
@@ -58,7 +58,7 @@ def provisioned(device: Device, signing: SigningKeys) -> Device:
 
 
 def execute(runtime: Runtime, request: Request[Reply], caller: int = PL0_CALLER) -> Reply:
-    octets = runtime.execute(Call(caller, request.COMMAND, seal_request(request)))
+    octets = runtime.execute(Call(caller, request.COMMAND, with_checksum(request)))
     return decode_reply(request, octets)
 
 
@@ -89,7 +89,7 @@ def authorize(
 
 def hand_over_image(runtime: Runtime, image: bytes = IMAGE, *, flags: int = 0) -> int:
     request = authorize(flags=flags, source=ImageSource.LOAD_ADDRESS, size=len(image))
-    call = Call(PL0_CALLER, request.COMMAND, seal_request(request), memoryview(image))
+    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request), memoryview(image))
     return decode_reply(request, runtime.execute(call)).auth_req_result
 
 
@@ -251,7 +251,7 @@ def test_a_self_test_that_fails_ends_the_service(
     assert not any(memory)
     for request in (mailbox.QuotePcrsEcc384(bytes(32)), mailbox.SelfTestStart(), mailbox.Version()):
         with pytest.raises(PeerError, match="fatal") as refused:
-            runtime.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request)))
+            runtime.execute(Call(PL0_CALLER, request.COMMAND, with_checksum(request)))
         assert refused.value.number == MailboxError.RUNTIME_SHUTDOWN
     runtime.shut_down()
     assert runtime.stage is Stage.FATAL
@@ -280,7 +280,7 @@ def test_after_a_shutdown_every_command_is_refused(runtime: Runtime, memory: byt
     assert not any(memory)
     for request in (mailbox.Version(), mailbox.QuotePcrsEcc384(bytes(32)), mailbox.Shutdown()):
         with pytest.raises(PeerError) as refused:
-            runtime.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request)))
+            runtime.execute(Call(PL0_CALLER, request.COMMAND, with_checksum(request)))
         assert refused.value.number == MailboxError.RUNTIME_SHUTDOWN
     runtime.shut_down()
 
@@ -317,7 +317,7 @@ def test_a_stash_without_room_leaves_no_trace(runtime: Runtime, memory: bytearra
     )
     for request in requests:
         with pytest.raises(PeerError) as refused:
-            runtime.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request)))
+            runtime.execute(Call(PL0_CALLER, request.COMMAND, with_checksum(request)))
         assert refused.value.number == MailboxError.RUNTIME_PL0_USED_DPE_CONTEXT_THRESHOLD_REACHED
         assert snapshot(runtime, memory) == before
 
@@ -434,7 +434,7 @@ def test_an_image_that_is_not_there_is_refused(
     request = authorize(source=source, size=size)
     attached = None if image is None else memoryview(image)
     with pytest.raises(PeerError) as refused:
-        runtime.execute(Call(PL0_CALLER, request.COMMAND, seal_request(request), attached))
+        runtime.execute(Call(PL0_CALLER, request.COMMAND, with_checksum(request), attached))
     assert refused.value.number == error
     assert snapshot(runtime, memory) == before
 
@@ -448,7 +448,7 @@ def test_no_custody_without_an_authorized_vault(runtime: Runtime, manifest: byte
     front = authorize(sha384(b"front"), fw_id=FirmwareId.FRONT, flags=SKIP)
     assert execute(runtime, front).auth_req_result == AuthResult.AUTHORIZED
     request = mailbox.AttachCustody(0, fw_id)
-    call = Call(PL0_CALLER, request.COMMAND, seal_request(request))
+    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request))
     with pytest.raises(PeerError) as refused:
         runtime.execute(call)
     assert refused.value.number == MailboxError.RUNTIME_IMAGE_METADATA_NOT_FOUND
@@ -459,7 +459,7 @@ def test_an_authorized_vault_gets_its_channel(runtime: Runtime, manifest: bytes)
     execute(runtime, mailbox.SetAuthManifest(manifest))
     hand_over_image(runtime)
     request = mailbox.AttachCustody(3, VAULT)
-    call = Call(PL0_CALLER, request.COMMAND, seal_request(request))
+    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request))
     runtime.execute(call)
     (event,) = call.events
     assert isinstance(event, HandOver)

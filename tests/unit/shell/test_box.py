@@ -34,7 +34,7 @@ from endocarp.wire.mailbox import (
     Command,
     MailboxError,
     frame,
-    seal_reply,
+    with_headers,
 )
 
 PATIENCE = 20.0
@@ -251,7 +251,7 @@ def test_an_image_that_the_manifest_does_not_authorize_is_refused_by_its_path(
     state: State, answer: str, told: str
 ) -> None:
     number = AuthResult.NOT_IN_MANIFEST if answer == "not in manifest" else int(answer, 16)
-    frames = frame(0, seal_reply(AuthorizeAndStashReply(number))).hex()
+    frames = frame(0, with_headers(AuthorizeAndStashReply(number))).hex()
     rom = puppet.rot(
         state.root,
         first=f"ANSWER = '{frames}'",

@@ -23,7 +23,7 @@ from endocarp.wire.mailbox import (
     Version,
     VersionReply,
     frame,
-    seal_reply,
+    with_headers,
 )
 
 VERSION = VersionReply(0x46495053, (2, 1, 2), b"Caliptra RTM")
@@ -69,7 +69,7 @@ class MailboxSimulator:
 
 
 def _version(_code: int, _body: bytes) -> list[bytes]:
-    return [frame(0, seal_reply(VERSION))]
+    return [frame(0, with_headers(VERSION))]
 
 
 @pytest.fixture
@@ -95,14 +95,14 @@ def test_a_request_is_carried_out_and_its_reply_has_the_type_that_belongs_to_it(
 
 
 def test_a_reply_may_come_in_any_pieces(ends: Ends) -> None:
-    whole = frame(0, seal_reply(VERSION))
+    whole = frame(0, with_headers(VERSION))
     MailboxSimulator(ends[1], lambda _code, _body: [whole[at : at + 1] for at in range(len(whole))])
     assert Mailbox(ends[0]).execute(Version()) == VERSION
 
 
 def test_the_octets_of_a_reply_can_be_had_with_their_headers(ends: Ends) -> None:
     MailboxSimulator(ends[1], _version)
-    assert Mailbox(ends[0]).call(Version()) == seal_reply(VERSION)
+    assert Mailbox(ends[0]).call(Version()) == with_headers(VERSION)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -130,7 +130,7 @@ def test_callers_in_several_threads_take_turns_and_each_gets_his_own_reply(ends:
     capable = CapabilitiesReply(bytes(range(16)))
 
     def answer(code: int, _body: bytes) -> list[bytes]:
-        return [frame(0, seal_reply(VERSION if code == Version.COMMAND else capable))]
+        return [frame(0, with_headers(VERSION if code == Version.COMMAND else capable))]
 
     MailboxSimulator(ends[1], answer)
     mailbox = Mailbox(ends[0])
@@ -145,7 +145,7 @@ def test_callers_in_several_threads_take_turns_and_each_gets_his_own_reply(ends:
 
 
 def test_an_error_of_the_mailbox_is_told_by_its_number_and_the_connection_goes_on(ends: Ends) -> None:
-    answers = iter([[frame(0x000B0001, b"")], [frame(0, seal_reply(VERSION))]])
+    answers = iter([[frame(0x000B0001, b"")], [frame(0, with_headers(VERSION))]])
     MailboxSimulator(ends[1], lambda _code, _body: next(answers))
     mailbox = Mailbox(ends[0])
     with pytest.raises(DeviceError) as raised:
@@ -166,9 +166,9 @@ def test_a_request_that_has_no_place_on_the_wire_disturbs_nothing(ends: Ends) ->
     "pieces",
     [
         [b""],
-        [frame(0, seal_reply(VERSION))[:-1], b""],
+        [frame(0, with_headers(VERSION))[:-1], b""],
         [b"\0\0\0\0\xff\xff\xff\xff"],
-        [frame(0, seal_reply(VERSION)) + frame(0, seal_reply(VERSION))],
+        [frame(0, with_headers(VERSION)) + frame(0, with_headers(VERSION))],
     ],
     ids=["gone", "cut short", "lying length", "two replies"],
 )
@@ -192,13 +192,13 @@ def test_a_reply_that_came_too_late_is_nobodys_reply(ends: Ends) -> None:
     with pytest.raises(TimeoutError):
         mailbox.execute(Version())
     with pytest.raises(OSError, match="Broken pipe"):
-        theirs.sendall(frame(0, seal_reply(VERSION)))
+        theirs.sendall(frame(0, with_headers(VERSION)))
     with pytest.raises(OSError, match="Bad file descriptor"):
         mailbox.execute(Capabilities())
 
 
 def test_a_reply_with_a_wrong_checksum_is_refused(ends: Ends) -> None:
-    spoilt = bytearray(seal_reply(VERSION))
+    spoilt = bytearray(with_headers(VERSION))
     spoilt[-1] ^= 1
     MailboxSimulator(ends[1], lambda _code, _body: [frame(0, bytes(spoilt))])
     with pytest.raises(DecodeError, match="does not match"):

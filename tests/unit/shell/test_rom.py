@@ -17,7 +17,7 @@ from endocarp.shell import rom
 from endocarp.shell.archive import read_sealed, seal
 from endocarp.shell.mailbox import Mailbox
 from endocarp.wire.handoff import Handoff
-from endocarp.wire.mailbox import FirmwareLoad, FrameHeader, Version, frame, seal_request
+from endocarp.wire.mailbox import FirmwareLoad, FrameHeader, Version, frame, with_checksum
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_box_that_goes_away_before_it_brings_firmware_ends_the_boot(device: Pa
 
 
 def test_a_box_that_goes_away_before_it_is_answered_ends_the_boot(server: Server, device: Path) -> None:
-    octets = seal_request(Version())
+    octets = with_checksum(Version())
     with reset(device) as (running, _, pl0):
         running.progress()
         pl0.sendall(frame(Version.COMMAND, octets) * 2)

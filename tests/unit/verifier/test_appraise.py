@@ -31,7 +31,7 @@ from endocarp.verifier.verdict import Outcome, Verdict
 from endocarp.wire import der
 from endocarp.wire.cose import SUITE, SignedMessage
 from endocarp.wire.evidence import CHAIN_ORDER, REPORT_TYPE, SUITES, Evidence, StashEntry
-from endocarp.wire.mailbox import DataReply, seal_reply
+from endocarp.wire.mailbox import DataReply, with_headers
 from endocarp.wire.suites import Suite
 
 NAMES = tuple(SUITE_NAMES.values())
@@ -354,7 +354,7 @@ def _two_devices() -> bytes:
 def _log(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     device = DeviceSimulator()
     entries = change([entry.encode() for entry in device.log_entries()])
-    return of(device, pcr_log=seal_reply(DataReply(b"".join(entries))))
+    return of(device, pcr_log=with_headers(DataReply(b"".join(entries))))
 
 
 def _unmasked_status() -> bytes:
@@ -406,7 +406,7 @@ def _once() -> Iterator[Spoilt]:
     yield Spoilt(
         "info.consistent",
         lambda: of(
-            DeviceSimulator(), fw_info=seal_reply(DeviceSimulator(fmc_digest=bytes(48)).fw_info_reply())
+            DeviceSimulator(), fw_info=with_headers(DeviceSimulator(fmc_digest=bytes(48)).fw_info_reply())
         ),
     )
     for name in references().digests:

@@ -15,7 +15,7 @@ from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger, Verdict
 from endocarp.wire import der
 from endocarp.wire.evidence import SUITES, Evidence, StashEntry
-from endocarp.wire.mailbox import DataReply, PcrLogEntry, PcrLogId, checksum, seal_reply
+from endocarp.wire.mailbox import DataReply, PcrLogEntry, PcrLogId, checksum, with_headers
 from endocarp.wire.suites import Suite
 
 PARTS = ("quote.", "log.", "tcb.", "info.")
@@ -139,7 +139,7 @@ def test_a_register_that_no_reference_speaks_of_must_be_zero(index: int) -> None
 
 
 def with_log(device: DeviceSimulator, entries: list[PcrLogEntry]) -> Evidence:
-    log = seal_reply(DataReply(b"".join(entry.encode() for entry in entries)))
+    log = with_headers(DataReply(b"".join(entry.encode() for entry in entries)))
     return replace(device.evidence(), pcr_log=log)
 
 
@@ -154,7 +154,7 @@ def test_a_list_of_images_that_does_not_give_pcr_31_is_told_apart() -> None:
     assert failed(examine(device)) == {"log.pcr31"}
 
 
-@pytest.mark.parametrize("octets", [b"", b"log", seal_reply(DataReply(b"x"))])
+@pytest.mark.parametrize("octets", [b"", b"log", with_headers(DataReply(b"x"))])
 def test_a_log_that_cannot_be_read_says_nothing(octets: bytes) -> None:
     device = DeviceSimulator()
     verdict = examine(device, replace(device.evidence(), pcr_log=octets))
@@ -376,7 +376,7 @@ def test_firmware_information_that_cannot_be_read_says_nothing() -> None:
 def test_firmware_information_may_not_contradict_the_log(name: str) -> None:
     device = DeviceSimulator()
     reply = replace(device.fw_info_reply(), **{name: bytes(48)})  # type: ignore[arg-type]
-    verdict = examine(device, replace(device.evidence(), fw_info=seal_reply(reply)))
+    verdict = examine(device, replace(device.evidence(), fw_info=with_headers(reply)))
     assert failed(verdict) == {"info.consistent"}
 
 

@@ -10,7 +10,7 @@ from tests.simulators.device import NONCE, DeviceSimulator, sha384
 from endocarp.errors import DecodeError
 from endocarp.verifier import pcrs
 from endocarp.wire.codec import Bytes, Struct
-from endocarp.wire.mailbox import DataReply, PcrLogEntry, PcrLogId, seal_reply
+from endocarp.wire.mailbox import DataReply, PcrLogEntry, PcrLogId, with_headers
 from endocarp.wire.suites import Suite
 
 SUITES = (Suite.P384, Suite.ML_DSA_87)
@@ -61,7 +61,7 @@ class Raw(Struct):
 def test_an_ml_dsa_signature_ends_in_one_zero_octet() -> None:
     reply = DeviceSimulator().quote(Suite.ML_DSA_87)[8:-1] + b"\1"
     with pytest.raises(DecodeError, match="zero"):
-        pcrs.read_quote(Suite.ML_DSA_87, seal_reply(Raw(reply)))
+        pcrs.read_quote(Suite.ML_DSA_87, with_headers(Raw(reply)))
 
 
 # --- the log --------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def entry(kind: PcrLogId, mask: int, data: bytes) -> PcrLogEntry:
 
 def test_the_log_of_a_cold_boot_gives_the_registers_of_its_quote() -> None:
     device = DeviceSimulator()
-    octets = seal_reply(DataReply(b"".join(one.encode() for one in device.log_entries())))
+    octets = with_headers(DataReply(b"".join(one.encode() for one in device.log_entries())))
     entries = pcrs.read_log(octets)
     assert pcrs.is_cold_boot(entries)
     assert pcrs.replay(entries) == dict(enumerate(device.pcrs()[:4]))
@@ -114,7 +114,7 @@ def test_a_cold_boot_has_its_entries_in_one_order_and_for_their_registers() -> N
 
 
 @pytest.mark.parametrize(
-    "octets", [b"", bytes(11), seal_reply(DataReply(bytes(56))), seal_reply(DataReply(b"x"))]
+    "octets", [b"", bytes(11), with_headers(DataReply(bytes(56))), with_headers(DataReply(b"x"))]
 )
 def test_a_damaged_log_is_refused(octets: bytes) -> None:
     with pytest.raises(DecodeError):

@@ -24,9 +24,9 @@ from endocarp.wire.mailbox import (
     error_name,
     frame,
     frame_limit,
-    open_request,
-    seal_reply,
-    seal_request,
+    with_checksum,
+    with_headers,
+    without_checksum,
 )
 
 HEADER, REPLY_HEADER = 4, 8
@@ -92,27 +92,27 @@ def test_the_checksum_is_that_of_the_specification() -> None:
 
 def test_a_request_travels_behind_its_checksum() -> None:
     request = mailbox.StashMeasurement(7, b"m" * 48, b"c" * 48, 3)
-    octets = seal_request(request)
+    octets = with_checksum(request)
     assert len(octets) == 108
-    body = open_request(Command.STASH_MEASUREMENT, octets)
+    body = without_checksum(Command.STASH_MEASUREMENT, octets)
     assert decode_body(mailbox.StashMeasurement, body) == request
 
 
 def test_a_firmware_bundle_travels_bare() -> None:
-    assert seal_request(mailbox.FirmwareLoad(b"bundle")) == b"bundle"
+    assert with_checksum(mailbox.FirmwareLoad(b"bundle")) == b"bundle"
     assert decode_reply(mailbox.FirmwareLoad, b"") == mailbox.EmptyReply()
 
 
 @pytest.mark.parametrize("octets", [b"", b"\0\0\0"])
 def test_a_request_without_a_checksum_is_cut_short(octets: bytes) -> None:
     with pytest.raises(DecodeError, match=r"MailboxReqHeader\.chksum: cut short"):
-        open_request(Command.VERSION, octets)
+        without_checksum(Command.VERSION, octets)
 
 
 def test_a_request_with_another_checksum_does_not_match() -> None:
-    octets = seal_request(mailbox.Version())
+    octets = with_checksum(mailbox.Version())
     with pytest.raises(DecodeError, match="does not match"):
-        open_request(Command.CAPABILITIES, octets)
+        without_checksum(Command.CAPABILITIES, octets)
 
 
 def test_a_buffer_may_be_padded_with_zeros_up_to_the_limit() -> None:
@@ -126,7 +126,7 @@ def test_a_buffer_may_be_padded_with_zeros_up_to_the_limit() -> None:
 
 
 def test_a_reply_has_checksum_and_status_in_front() -> None:
-    octets = seal_reply(mailbox.DpeResultReply(5), fips_status=0x55535244)
+    octets = with_headers(mailbox.DpeResultReply(5), fips_status=0x55535244)
     assert struct.unpack("<II", octets[4:]) == (0x55535244, 5)
     assert decode_reply(mailbox.StashMeasurement, octets) == mailbox.DpeResultReply(5)
 
@@ -138,7 +138,7 @@ def test_a_reply_without_headers_is_cut_short(octets: bytes) -> None:
 
 
 def test_a_reply_with_another_checksum_does_not_match() -> None:
-    octets = bytearray(seal_reply(mailbox.DpeResultReply(5)))
+    octets = bytearray(with_headers(mailbox.DpeResultReply(5)))
     octets[-1] ^= 1
     with pytest.raises(DecodeError, match="does not match"):
         decode_reply(mailbox.StashMeasurement, bytes(octets))
@@ -197,7 +197,6 @@ def test_a_frame_names_its_length() -> None:
 def test_frames_are_limited_by_their_command() -> None:
     assert frame_limit(Command.FIRMWARE_LOAD) == mailbox.FIRMWARE_LIMIT
     assert frame_limit(Command.VERSION) == 4
-    assert frame_limit(0xDEAD) == 4096
 
 
 def test_errors_have_names() -> None:
@@ -211,13 +210,13 @@ def test_errors_have_names() -> None:
 
 
 def answer(reply: Struct) -> bytes:
-    return frame(0, seal_reply(reply))
+    return frame(0, with_headers(reply))
 
 
 def test_the_client_gathers_a_reply_from_pieces() -> None:
     client = MailboxClient()
     assert client.request(mailbox.Capabilities()) == frame(
-        Command.CAPABILITIES, seal_request(mailbox.Capabilities())
+        Command.CAPABILITIES, with_checksum(mailbox.Capabilities())
     )
     reply = mailbox.CapabilitiesReply(bytes(16))
     octets = answer(reply)
@@ -267,8 +266,8 @@ def test_requests_of_every_class_survive_the_way() -> None:
     for kind in REQUESTS.values():
         body = kind.LIMIT if kind.SIZE is not None else 0
         zero: Request[Any] = kind.decode(bytes(body) if kind.SIZE is not None else _empty(kind))
-        octets = seal_request(zero)
-        opened = open_request(kind.COMMAND, octets) if kind.CHECKED else octets
+        octets = with_checksum(zero)
+        opened = without_checksum(kind.COMMAND, octets) if kind.CHECKED else octets
         assert decode_body(kind, opened) == zero
 
 

@@ -6,11 +6,12 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from endocarp.crypto import selftest
-from endocarp.crypto.digest import sha256
+from endocarp.crypto.digest import Buffer, sha256
+from endocarp.crypto.keys import PrivateKey, generate
 from endocarp.crypto.primitives import Gcm
 from endocarp.crypto.selftest import FOR_SUITE, TESTS, Algorithm, run
 from endocarp.errors import DecodeError, Refused
-from endocarp.wire.suites import Suite
+from endocarp.wire.suites import CIPHERS, SCHEMES, Cipher, Scheme, Suite
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,38 @@ def test_a_function_that_answers_wrongly_is_noticed(
     monkeypatch.setattr(selftest, name, wrong)
     with pytest.raises(Refused, match=r"wrong answers"):
         run([algorithm])
+
+
+@pytest.mark.parametrize("suite", [suite for suite in Suite if SCHEMES[suite]])
+def test_every_scheme_and_cipher_of_a_suite_runs(suite: Suite) -> None:
+    ran: set[Scheme | Cipher] = set()
+
+    class Watched(PrivateKey):
+        def sign(self, scheme: Scheme, data: Buffer) -> bytes:
+            ran.add(scheme)
+            return super().sign(scheme, data)
+
+        def decrypt(self, cipher: Cipher, data: bytes) -> bytes:
+            ran.add(cipher)
+            return super().decrypt(cipher, data)
+
+    key = generate(suite)
+    watched = Watched(suite, key._key)
+    assert selftest._signs(watched)
+    assert selftest._decrypts(watched)
+    assert ran == SCHEMES[suite] | CIPHERS[suite]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[Suite.P256])
+def test_a_scheme_that_signs_or_verifies_wrongly_is_noticed(scheme: Scheme) -> None:
+    class Wrong(PrivateKey):
+        def sign(self, asked: Scheme, data: Buffer) -> bytes:
+            return super().sign(asked, data if asked is not scheme else bytes(data)[::-1])
+
+    assert not selftest._signs(Wrong(Suite.P256, generate(Suite.P256)._key))
+    key = generate(Suite.P256)
+    key.public._verifiers[scheme] = lambda signature, data: None
+    assert not selftest._signs(key)
 
 
 class SealsWrongly(Gcm):

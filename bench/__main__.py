@@ -39,11 +39,14 @@ def main() -> None:
         plain = [{**dataclasses.asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows]
         json.dump(plain, sys.stdout, indent=2)
         return
-    Console().print(_table(rows))
+    console = Console()
+    console.print(_table(rows))
+    for name, peer in {row.name: row.peer for row in rows}.items():
+        console.print(f"{name}: against {peer}", style="dim")
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("what", "placement", "ours", "theirs", "ratio", "bar", "", "peer", box=None, pad_edge=False)
+    table = Table("what", "placement", "ours", "theirs", "ratio", "bar", "", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row.name,
@@ -53,7 +56,6 @@ def _table(rows: list[Row]) -> Table:
             f"{row.ratio:.2f}",
             "" if row.bar is None else f"{row.bar:.2f}",
             row.verdict,
-            row.peer,
         )
     return table
 

@@ -37,13 +37,20 @@ class HandOver:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something that whoever runs this process should read; the conversation goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Close:
     """The conversation is over: send what is outgoing, then close. `reason` is for the log."""
 
     reason: str
 
 
-Event = Job | Ask | HandOver | Close
+Event = Job | Ask | HandOver | Note | Close
 
 
 class Core(Protocol):

@@ -17,11 +17,12 @@ from endocarp.wire.mailbox import (
     Request,
     decode_body,
     frame_limit,
-    without_checksum,
     with_headers,
+    without_checksum,
 )
 
 RESERVED_CALLER = 0xFFFFFFFF
+"""No caller: Caliptra runtime, "PAUSER"."""
 UNKNOWN_LIMIT = 4096
 """The most octets that a command may carry which this stage does not know."""
 

@@ -31,13 +31,17 @@ from endocarp.wire.mailbox import MailboxError
 from endocarp.wire.suites import Scheme, Suite
 
 MAX_TCI_NODES = 64
+"""The most contexts of all localities, as GetProfile tells: caliptra-dpe, dpe/src/lib.rs."""
 PL0_LIMIT = 32
-"""The most contexts that the PL0 locality may have, the root included."""
+"""The most contexts that the PL0 locality may have, the root included: caliptra-sw, runtime/src/lib.rs."""
 CALIPTRA_LOCALITY = 0xFFFFFFFF
+"""The locality of the root context, which is no caller's: caliptra-sw, runtime/src/drivers.rs."""
 ROOT_TYPE = int.from_bytes(b"RTMR", "little")
 CONFIGURATION_TYPE = int.from_bytes(b"CCIV", "little")
 VENDOR = int.from_bytes(b"CTRA", "little")
+"""What the root of trust calls itself and its own contexts: caliptra-sw, runtime/src/drivers.rs."""
 VERSION = (0, 13)
+"""Version of the DPE profile."""
 
 SUITE_OF: Mapping[Profile, Suite] = {
     Profile.P384_SHA384: Suite.P384,

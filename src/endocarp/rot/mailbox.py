@@ -1,10 +1,10 @@
 """The mailbox as a stream of frames: one core a connection, whatever boot stage answers behind it."""
 
-from endocarp.core import Close, Event
+from endocarp.core import Close, Event, Note
 from endocarp.errors import EndocarpError, PeerError
 from endocarp.rot.dispatch import Call, Responder, name_of
 from endocarp.rot.refusals import CheckRefused
-from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, MailboxError, frame
+from endocarp.wire.mailbox import FRAME_HEADER_SIZE, PL0_CALLER, FrameHeader, MailboxError, frame
 
 FRAME_TIME = 30.0
 """How long one frame may take to arrive, in seconds."""
@@ -14,7 +14,8 @@ class MailboxConnection:
     """One caller of the mailbox.
 
     `caller` is the number that the connection stands for, not anything that the caller says. A frame that breaks
-    the framing closes the connection; a command that is refused is answered by its number.
+    the framing closes the connection; a command that is refused is answered by its number, and, where box sent it, told
+    with its reason as a Note.
     """
 
     def __init__(self, responder: Responder, caller: int) -> None:
@@ -80,7 +81,9 @@ class MailboxConnection:
             reply = self._responder.execute(call)
         except EndocarpError as error:
             self._outgoing.append(frame(number_of(error), b""))
-            return []
+            # Box gets a number only; the reason is for whoever runs this server. Others could fill the screen with it.
+            told = f"{name_of(command)} was refused: {error}; {error.advice()}".rstrip("; ")
+            return [Note(told)] if self._caller == PL0_CALLER else []
         self._outgoing.append(frame(0, reply))
         return call.events
 

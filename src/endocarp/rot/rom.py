@@ -152,7 +152,7 @@ class Rom:
         self.result = Loaded(table, image.fmc, image.runtime)
 
     def shut_down(self) -> None:
-        """Wipe every secret."""
+        """Wipe the key vault, then answer nothing any more."""
         self._vault.erase_all()
         self._boot.advance(Event.SHUTDOWN)
 

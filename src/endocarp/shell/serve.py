@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, assert_never, cast
 
-from endocarp.core import Ask, Close, Core, Event, HandOver, Job
+from endocarp.core import Ask, Close, Core, Event, HandOver, Job, Note
 from endocarp.errors import EndocarpError
 from endocarp.line import Line
 
@@ -91,6 +91,8 @@ class Conversation:
                 case HandOver():
                     if self.hand_over is not None:
                         self.hand_over(event.message)
+                case Note():
+                    print(f"{threading.current_thread().name}: {event.text}", file=sys.stderr, flush=True)  # noqa: T201
                 case Close():
                     self._send()
                     return False

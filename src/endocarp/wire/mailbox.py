@@ -276,7 +276,7 @@ class SelfTestGetResults(Request[EmptyReply], command=Command.SELF_TEST_GET_RESU
 
 
 class Shutdown(Request[EmptyReply], command=Command.SHUTDOWN):
-    """Wipe every secret and refuse all later commands."""
+    """Wipe the key vault and refuse all later commands."""
 
 
 # --- identity --------------------------------------------------------------------------------------------------

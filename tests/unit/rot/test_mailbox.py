@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from endocarp.core import Close, Event, HandOver
-from endocarp.errors import PeerError, Refused, UsageError
+from endocarp.core import Close, Event, HandOver, Note
+from endocarp.errors import EndocarpError, PeerError, Refused, UsageError
 from endocarp.rot.dispatch import Call
 from endocarp.rot.mailbox import FRAME_TIME, MailboxConnection, number_of
 from endocarp.rot.refusals import ImageRefused, ManifestRefused
 from endocarp.wire.checks import Check, ManifestCheck
-from endocarp.wire.mailbox import MailboxError, frame
+from endocarp.wire.mailbox import PL0_CALLER, PL1_CALLER, Command, MailboxError, frame
 
 LIMIT = 100
 
@@ -31,6 +31,19 @@ class Echo:
         if call.command == 7:
             call.events.append(HandOver(b"custody"))
         return call.octets[::-1]
+
+
+@dataclass
+class Refusing:
+    """Refuses every command."""
+
+    error: EndocarpError
+
+    def limit(self, command: int) -> int:
+        return LIMIT
+
+    def execute(self, call: Call) -> bytes:
+        raise self.error
 
 
 @pytest.fixture
@@ -64,6 +77,19 @@ def test_a_refused_command_is_answered_by_its_number_and_the_next_one_works(
 ) -> None:
     connection.receive(frame(13, b"") + frame(1, b"ab"), 0.0)
     assert connection.outgoing() == [frame(0x1300, b""), frame(0, b"ba")]
+
+
+def test_the_reason_of_a_refusal_is_told_where_box_has_asked(echo: Echo) -> None:
+    (note,) = MailboxConnection(echo, PL0_CALLER).receive(frame(13, b""), 0.0)
+    assert note == Note("0xd was refused: unlucky (0x1300)")
+    refusing = Refusing(ManifestRefused(ManifestCheck.RUNTIME_AUTH_MANIFEST_PREAMBLE_SIZE_MISMATCH, 1, 2))
+    (note,) = MailboxConnection(refusing, PL0_CALLER).receive(frame(Command.SET_AUTH_MANIFEST, b""), 0.0)
+    assert isinstance(note, Note)
+    assert note.text.startswith(
+        "SET_AUTH_MANIFEST was refused: SoC manifest: preamble size mismatch: found 1, expected 2 [RUNTIME_"
+    )
+    assert note.text.endswith("build it again with --rebuild")
+    assert MailboxConnection(echo, PL1_CALLER).receive(frame(13, b""), 0.0) == []
 
 
 def test_a_frame_beyond_its_limit_closes_the_connection(connection: MailboxConnection, echo: Echo) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
 
-from endocarp.core import Ask, Close, Event, HandOver, Job
+from endocarp.core import Ask, Close, Event, HandOver, Job, Note
 from endocarp.errors import Refused
 from endocarp.line import Line
 from endocarp.shell import serve
@@ -234,6 +234,15 @@ def test_that_the_other_side_is_gone_is_no_news_but_a_fault_of_ours_is_told(
     told = capfd.readouterr().err
     assert told.startswith("faulty: Traceback")
     assert "ZeroDivisionError: a fault of ours" in told
+
+
+def test_a_note_is_told_and_the_conversation_goes_on(ends: Ends, capfd: pytest.CaptureFixture[str]) -> None:
+    core = Scripted({b"odd": [Note("odd, and here is why")], b"end": [Close("done")]})
+    with running(Conversation(ends[1], core)):
+        ends[0].send(b"odd")
+        assert ends[0].recv(100) == b"echo odd"
+        ends[0].send(b"end")
+    assert capfd.readouterr().err.endswith(": odd, and here is why\n")
 
 
 # --- listening ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from endocarp.box.plan import ON_DEATH
 from endocarp.cli.main import endocarp
-from endocarp.hsm import mechanisms, policy, token
+from endocarp.hsm import mechanisms, phases, token
 from endocarp.rot import rom, runtime
 from endocarp.rot.boot import BOOT
 from endocarp.rot.dispatch import Registry
@@ -62,13 +62,13 @@ def states() -> str:
             "`rot/boot.py` holds this table; nothing else assigns a stage.\n",
             _boot(),
             "## A connection to a vault\n",
-            "`hsm/policy.py`: which operations each phase permits.\n",
+            "`hsm/phases.py`: which operations each phase permits.\n",
             table(
-                ["operation", *(phase.name.lower() for phase in policy.Phase)],
+                ["operation", *(phase.name.lower() for phase in phases.Phase)],
                 (
                     [
                         code(operation.name),
-                        *("yes" if operation in policy.PERMITS[phase] else "" for phase in policy.Phase),
+                        *("yes" if operation in phases.PERMITS[phase] else "" for phase in phases.Phase),
                     ]
                     for operation in hsm.Operation
                 ),

@@ -18,7 +18,7 @@ from typing import Self, TypeVar, cast
 
 from endocarp import xdg
 from endocarp.errors import DecodeError, DeviceError, UsageError
-from endocarp.hsm.attributes import default_policy, key_class
+from endocarp.hsm.object_policy import default_policy, key_class
 from endocarp.line import Line
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct

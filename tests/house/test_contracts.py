@@ -34,7 +34,7 @@ PLANTED = {
     "What parses strangers' octets reaches neither keys nor cryptography": Planted(
         "hsm/token_view", "import endocarp.crypto.digest"
     ),
-    "What holds keys parses no PKCS#11": Planted("hsm/policy", "import endocarp.wire.p11"),
+    "What holds keys parses no PKCS#11": Planted("hsm/phases", "import endocarp.wire.p11"),
 }
 
 

@@ -15,7 +15,7 @@ from tests.simulators.vault import VaultProcess
 
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
-from endocarp.hsm.vault import Vault
+from endocarp.hsm.operations import Vault
 from endocarp.shell.box import Box, Happened, Running
 from endocarp.shell.channel import Channel, Child, pair
 from endocarp.shell.machine import Machine

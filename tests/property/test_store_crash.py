@@ -13,8 +13,8 @@ from tests.simulators.disk import Disk, KilledError
 
 from endocarp.crypto.primitives import pin_digest
 from endocarp.crypto.secret import Secret
-from endocarp.hsm.attributes import default_policy, granted_policy
 from endocarp.hsm.keys import Draft, make_key, public_octets
+from endocarp.hsm.object_policy import default_policy, granted_policy
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.pin import digest_new
 from endocarp.hsm.records import Pin

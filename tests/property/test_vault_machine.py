@@ -15,9 +15,10 @@ from tests.simulators.vault import SURROUNDINGS
 from endocarp.core import Job
 from endocarp.crypto.secret import Secret
 from endocarp.errors import EndocarpError
-from endocarp.hsm.attributes import default_policy
+from endocarp.hsm.object_policy import default_policy
+from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import open_partition
-from endocarp.hsm.vault import Vault, VaultConnection
+from endocarp.hsm.vault import VaultConnection
 from endocarp.wire import hsm
 from endocarp.wire.hsm import ObjectClass, Policy, Reply, Status, Template
 from endocarp.wire.suites import Cipher, Suite

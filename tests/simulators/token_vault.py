@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import check_change, check_template, check_use, granted_policy, key_class
+from endocarp.hsm.object_policy import check_change, check_template, check_use, granted_policy, key_class
 from endocarp.wire import der
 from endocarp.wire.codec import Struct
 from endocarp.wire.hsm import (

@@ -10,9 +10,10 @@ from tests.simulators.disk import Disk
 from endocarp.core import Close, Event, Job
 from endocarp.crypto.secret import Secret
 from endocarp.errors import EndocarpError
+from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
-from endocarp.hsm.vault import Vault, VaultConnection
+from endocarp.hsm.vault import VaultConnection
 from endocarp.wire import hsm
 from endocarp.wire.custody import CertifyIdentityReply
 

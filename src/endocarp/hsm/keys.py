@@ -9,7 +9,7 @@ from endocarp.crypto.keys import AesKey, PrivateKey, PublicKey, generate, load
 from endocarp.crypto.primitives import Gcm, hkdf_sha384
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
-from endocarp.hsm.attributes import SECRET_SUITES
+from endocarp.hsm.object_policy import SECRET_SUITES
 from endocarp.hsm.records import StoredObject
 from endocarp.wire.codec import U64, Bytes, Octets, Struct, u8
 from endocarp.wire.hsm import Description, ObjectClass, Policy, Template

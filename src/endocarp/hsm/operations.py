@@ -15,7 +15,8 @@ from typing import Any
 from endocarp.crypto.primitives import pin_digest
 from endocarp.errors import PeerError
 from endocarp.hsm import pin as pins
-from endocarp.hsm.attributes import (
+from endocarp.hsm.keys import Draft, KeyObject, make_key, public_octets
+from endocarp.hsm.object_policy import (
     SECRET_SUITES,
     check_change,
     check_template,
@@ -23,7 +24,6 @@ from endocarp.hsm.attributes import (
     granted_policy,
     key_class,
 )
-from endocarp.hsm.keys import Draft, KeyObject, make_key, public_octets
 from endocarp.hsm.partition import Partition
 from endocarp.hsm.records import Pin
 from endocarp.hsm.report import Surroundings, make_report

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from endocarp.errors import PeerError
 from endocarp.hsm.keys import Draft, KeyObject
 from endocarp.hsm.partition import Partition
-from endocarp.hsm.policy import Phase
+from endocarp.hsm.phases import Phase
 from endocarp.hsm.records import StoredObject
 from endocarp.wire.hsm import SESSION_HANDLE, Policy, Status, Template
 

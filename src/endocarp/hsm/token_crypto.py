@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import check_use
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
+from endocarp.hsm.object_policy import check_use
 from endocarp.hsm.token_objects import P11Object
 from endocarp.hsm.token_sessions import ActiveOperation, Ciphering, Signing, SigningPlan, single_part
 from endocarp.hsm.token_view import Handler, Steps, TokenView, octets

@@ -5,8 +5,8 @@ from itertools import islice
 from types import MappingProxyType
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import key_class
 from endocarp.hsm.mechanisms import KEY_MECHANISMS, PAIR_MECHANISMS, generated_suite
+from endocarp.hsm.object_policy import key_class
 from endocarp.hsm.token_objects import changed_template, new_template, template_attributes
 from endocarp.hsm.token_sessions import Session
 from endocarp.hsm.token_view import Handler, Steps, TokenView, ask

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from endocarp.errors import DecodeError, PeerError, UsageError
-from endocarp.hsm.attributes import NO_USE_YET, VAULT_SET, default_policy
 from endocarp.hsm.mechanisms import (
     CURVES,
     EC,
@@ -23,6 +22,7 @@ from endocarp.hsm.mechanisms import (
     PUBLIC_EXPONENT,
     RSA,
 )
+from endocarp.hsm.object_policy import NO_USE_YET, VAULT_SET, default_policy
 from endocarp.wire import der, hsm
 from endocarp.wire.cryptoki import CKA, CKR
 from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Template

@@ -1,8 +1,8 @@
 """The vault's end of a connection: one process that holds the keys of one partition, and those who ask it.
 
-`Vault` is what all connections share; `VaultConnection` is the core of one of them. Heavy work is given away as a
-job, one at a time a connection: the shell runs it and hands the result to `finish`. The lock is the vault's own: the
-shell takes none around this core, so that signing waits for nobody who writes the store.
+`operations.Vault` is what all connections share; `VaultConnection` is the core of one of them. Heavy work is given
+away as a job, one at a time a connection: the shell runs it and hands the result to `finish`. The lock is the vault's
+own: the shell takes none around this core, so that signing waits for nobody who writes the store.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,14 +12,12 @@ from typing import Any
 from endocarp.core import Close, Event, Job
 from endocarp.errors import DecodeError, EndocarpError, PeerError, Refused, UsageError
 from endocarp.hsm.operations import OPERATIONS, Caller, Carry, Vault, Work
-from endocarp.hsm.policy import PERMITS, Phase, refusal
+from endocarp.hsm.phases import PERMITS, Phase, refusal
 from endocarp.hsm.session import Session
 from endocarp.hsm.store import FAILED, FULL
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.hsm import Operation, Status
-
-__all__ = ["Vault", "VaultConnection"]
 
 _REFUSALS: Mapping[str, Status] = MappingProxyType(
     {

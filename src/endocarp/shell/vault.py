@@ -15,9 +15,10 @@ from pathlib import Path
 from endocarp.crypto import selftest
 from endocarp.crypto.secret import Secret, keep_in
 from endocarp.errors import EndocarpError, Refused
+from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.report import Surroundings
-from endocarp.hsm.vault import Vault, VaultConnection
+from endocarp.hsm.vault import VaultConnection
 from endocarp.line import Line
 from endocarp.shell.channel import Channel, sandbox_report, told
 from endocarp.shell.memory import SecretMemory, return_large_blocks

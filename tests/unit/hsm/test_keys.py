@@ -8,8 +8,8 @@ import pytest
 from endocarp.crypto.keys import AesKey, PrivateKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
-from endocarp.hsm.attributes import SECRET_SUITES, default_policy, key_class
 from endocarp.hsm.keys import Draft, KeyObject, KeySeal, OwnKey, make_key, public_octets
+from endocarp.hsm.object_policy import SECRET_SUITES, default_policy, key_class
 from endocarp.hsm.records import StoredObject
 from endocarp.wire.hsm import ObjectClass, Policy, Template
 from endocarp.wire.suites import SCHEMES, Suite

@@ -12,7 +12,7 @@ from tests.simulators.disk import Disk
 from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import PeerError, Refused, UsageError
-from endocarp.hsm.attributes import default_policy
+from endocarp.hsm.object_policy import default_policy
 from endocarp.hsm.operations import OPERATIONS, Caller, Vault, Work
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.pin import digest_new

@@ -12,8 +12,8 @@ from endocarp.crypto.primitives import pin_digest
 from endocarp.crypto.secret import Secret
 from endocarp.errors import PeerError, Refused
 from endocarp.hsm import partition as partitions
-from endocarp.hsm.attributes import default_policy, key_class
 from endocarp.hsm.keys import Draft, KeyObject, make_key, public_octets
+from endocarp.hsm.object_policy import default_policy, key_class
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.pin import digest_new
 from endocarp.hsm.records import Birth, Failures, Pin, encode

@@ -9,10 +9,10 @@ from tests.simulators.disk import Disk
 from endocarp.crypto.secret import Secret
 from endocarp.errors import PeerError
 from endocarp.hsm import session as sessions
-from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.keys import Draft, make_key, public_octets
+from endocarp.hsm.object_policy import default_policy
 from endocarp.hsm.partition import Partition, open_partition
-from endocarp.hsm.policy import Phase
+from endocarp.hsm.phases import Phase
 from endocarp.hsm.session import Session
 from endocarp.wire.hsm import SESSION_HANDLE, ObjectClass, Policy, Status, Template
 from endocarp.wire.suites import Suite

@@ -4,7 +4,7 @@ import pytest
 from tests.simulators.token_vault import PUBLIC
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import check_change, default_policy, granted_policy
+from endocarp.hsm.object_policy import check_change, default_policy, granted_policy
 from endocarp.hsm.token_objects import (
     P11Object,
     changed_template,

@@ -4,8 +4,8 @@ import pytest
 from tests.simulators.token_vault import PUBLIC
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
+from endocarp.hsm.object_policy import default_policy
 from endocarp.hsm.token_objects import P11Object, p11_object
 from endocarp.hsm.token_sessions import (
     SESSION_LIMIT,

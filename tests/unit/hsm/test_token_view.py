@@ -4,7 +4,7 @@ import pytest
 from tests.simulators.token_vault import PIN, PUBLIC, TokenVault
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import default_policy
+from endocarp.hsm.object_policy import default_policy
 from endocarp.hsm.token import REFUSALS
 from endocarp.hsm.token_objects import P11Object
 from endocarp.hsm.token_view import Steps, TokenView, ask, octets

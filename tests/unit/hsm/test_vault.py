@@ -20,11 +20,12 @@ from endocarp.errors import (
     UsageError,
     VerificationError,
 )
-from endocarp.hsm.attributes import default_policy
 from endocarp.hsm.keys import KeyObject
+from endocarp.hsm.object_policy import default_policy
+from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
-from endocarp.hsm.vault import Vault, VaultConnection, status_of
+from endocarp.hsm.vault import VaultConnection, status_of
 from endocarp.wire import hsm
 from endocarp.wire.custody import CertifyIdentityReply
 from endocarp.wire.hsm import ObjectClass, Operation, Policy, Reply, Status, Template

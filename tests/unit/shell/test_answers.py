@@ -28,9 +28,9 @@ from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DeviceError, Refused
+from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
-from endocarp.hsm.vault import Vault
 from endocarp.rot.builder import references
 from endocarp.shell.answers import Answers, resident
 from endocarp.shell.archive import seal

@@ -17,7 +17,7 @@ from tests.simulators.vault import VaultProcess
 from endocarp.client import Connection, Read, Session
 from endocarp.crypto.digest import sha384
 from endocarp.crypto.secret import Secret
-from endocarp.hsm.vault import Vault
+from endocarp.hsm.operations import Vault
 from endocarp.line import Line
 from endocarp.shell import vault as shell
 from endocarp.shell.channel import pair

@@ -3,7 +3,7 @@
 import pytest
 
 from endocarp.errors import PeerError
-from endocarp.hsm.attributes import (
+from endocarp.hsm.object_policy import (
     MAY_BE_CLEARED,
     MAY_BE_SET,
     NEEDS,

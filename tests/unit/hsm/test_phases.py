@@ -2,7 +2,7 @@
 
 import pytest
 
-from endocarp.hsm.policy import PERMITS, Phase, refusal
+from endocarp.hsm.phases import PERMITS, Phase, refusal
 from endocarp.wire.hsm import Operation, Status
 
 NEEDS_LOGIN = {

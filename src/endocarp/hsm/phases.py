@@ -1,6 +1,6 @@
 """What a connection may ask for, by how far it has come: tables.
 
-What an object may be used for stands in `endocarp.hsm.attributes`, which the front reads too.
+What an object may be used for stands in `endocarp.hsm.object_policy`, which the front reads too.
 """
 
 import enum

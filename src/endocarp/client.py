@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 from endocarp import xdg
 from endocarp.errors import DecodeError, DeviceError, UsageError
@@ -100,7 +100,7 @@ class Connection:
 
     def execute(self, request: hsm.Request[Answer]) -> Answer:
         """Ask for something and return its answer; DeviceError, with the vault's `Status`, where it was refused."""
-        return cast("Answer", request.REPLY.decode(self.ask(request.OPERATION, request.encode())))
+        return request.read_reply(self.ask(request.OPERATION, request.encode()))
 
     def ask(self, operation: Operation, body: bytes) -> bytes:
         """Do what `execute` does, with bodies as they stand on the wire."""

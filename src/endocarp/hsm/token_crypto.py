@@ -202,7 +202,7 @@ def _finish_cipher(active: ActiveOperation[Ciphering], data: ByteArray, room: in
     active.end()
     request = operation.finish(part)
     body = yield encode_request(request)
-    return (request.REPLY.decode(body).data,)
+    return (request.read_reply(body).data,)
 
 
 CALLS: Mapping[Call, Handler] = MappingProxyType(

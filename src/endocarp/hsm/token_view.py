@@ -6,7 +6,7 @@ request and gets the body of the reply, or a PeerError with the CKR that stands 
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from endocarp.errors import PeerError
 from endocarp.hsm.token_objects import P11Object, p11_object
@@ -29,7 +29,7 @@ Handler = Callable[..., Values | Steps[Values]]
 def ask(request: Request[Answer]) -> Steps[Answer]:
     """Ask the vault, and return its answer."""
     body = yield encode_request(request)
-    return cast("Answer", request.REPLY.decode(body))
+    return request.read_reply(body)
 
 
 def octets(value: ByteArray) -> bytes:

@@ -14,7 +14,7 @@ import enum
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from endocarp.errors import DecodeError
 from endocarp.wire.codec import (
@@ -34,6 +34,7 @@ from endocarp.wire.codec import (
     u16,
     u32,
 )
+from endocarp.wire.requests import TypedRequest
 from endocarp.wire.suites import GCM_TAG_SIZE, SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 MAGIC = int.from_bytes(b"ENDO", "little")
@@ -214,22 +215,22 @@ Answer = TypeVar("Answer", bound=Struct)
 Asked = TypeVar("Asked", bound="Request[Any]")
 
 
-class Request(Struct, Generic[Answer]):
-    """The body of a request; `Request[X]` is answered by X, which `REPLY` names for programs."""
+class Request(TypedRequest[Answer]):
+    """The body of a request; `Request[X]` is answered by X."""
 
     OPERATION: ClassVar[Operation]
-    REPLY: ClassVar[type[Struct]]
+
+    def __init_subclass__(cls, *, operation: Operation) -> None:
+        super().__init_subclass__()
+        cls.OPERATION = operation
 
 
 class Nothing(Struct):
     """An answer that says no more than its status."""
 
 
-class Ping(Request[Nothing]):
+class Ping(Request[Nothing], operation=Operation.PING):
     """Ask whether somebody is there."""
-
-    OPERATION = Operation.PING
-    REPLY = Nothing
 
 
 class InfoReply(Struct):
@@ -243,33 +244,23 @@ class InfoReply(Struct):
     """Token objects, those that this connection may not see included."""
 
 
-class Info(Request[InfoReply]):
+class Info(Request[InfoReply], operation=Operation.INFO):
     """Ask for the state of the partition and of this connection."""
 
-    OPERATION = Operation.INFO
-    REPLY = InfoReply
 
-
-class Login(Request[Nothing]):
+class Login(Request[Nothing], operation=Operation.LOGIN):
     """Log this connection in. A wrong PIN is counted, delayed from the fourth, locked at the tenth."""
 
-    OPERATION = Operation.LOGIN
-    REPLY = Nothing
     pin: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
 
 
-class Logout(Request[Nothing]):
+class Logout(Request[Nothing], operation=Operation.LOGOUT):
     """Log this connection out; its private session objects are gone."""
 
-    OPERATION = Operation.LOGOUT
-    REPLY = Nothing
 
-
-class SetPin(Request[Nothing]):
+class SetPin(Request[Nothing], operation=Operation.SET_PIN):
     """Change the PIN; a wrong old one counts as a wrong login."""
 
-    OPERATION = Operation.SET_PIN
-    REPLY = Nothing
     old: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
     new: Annotated[bytes, Bytes(u16, limit=PIN_LIMIT)] = secret()
 
@@ -282,11 +273,9 @@ class Objects(Struct):
     objects: Annotated[tuple[Description, ...], Items(Description, u16)]
 
 
-class Generate(Request[Objects]):
+class Generate(Request[Objects], operation=Operation.GENERATE):
     """Make a key, or a pair as one step; the answer is the private or secret key, then the public key."""
 
-    OPERATION = Operation.GENERATE
-    REPLY = Objects
     suite: Annotated[Suite, u8]
     key: Annotated[Template, Nested(Template)]
     """For the private key of a pair, or for the secret key."""
@@ -294,11 +283,9 @@ class Generate(Request[Objects]):
     """For the public key of a pair; ignored where the suite has none."""
 
 
-class Find(Request[Objects]):
+class Find(Request[Objects], operation=Operation.FIND):
     """Ask for the objects that this connection may see, by handle, as many as one message holds."""
 
-    OPERATION = Operation.FIND
-    REPLY = Objects
     after: U64 = 0
     """Only objects with a greater handle."""
     label: Annotated[str, Text(u16, limit=LABEL_LIMIT)] = ""
@@ -307,36 +294,28 @@ class Find(Request[Objects]):
     """Only objects with this id; empty for all."""
 
 
-class GetObject(Request[Description]):
+class GetObject(Request[Description], operation=Operation.GET_OBJECT):
     """Ask for one object."""
 
-    OPERATION = Operation.GET_OBJECT
-    REPLY = Description
     handle: U64
 
 
-class SetAttributes(Request[Description]):
+class SetAttributes(Request[Description], operation=Operation.SET_ATTRIBUTES):
     """Put another template in place of an object's; policy may only become stricter."""
 
-    OPERATION = Operation.SET_ATTRIBUTES
-    REPLY = Description
     handle: U64
     template: Annotated[Template, Nested(Template)]
 
 
-class Destroy(Request[Nothing]):
+class Destroy(Request[Nothing], operation=Operation.DESTROY):
     """Destroy one object; the other half of a pair stays."""
 
-    OPERATION = Operation.DESTROY
-    REPLY = Nothing
     handle: U64
 
 
-class Discard(Request[Nothing]):
+class Discard(Request[Nothing], operation=Operation.DISCARD):
     """Discard a session object of this connection, whatever its policy, as the end of the connection would."""
 
-    OPERATION = Operation.DISCARD
-    REPLY = Nothing
     handle: U64
 
 
@@ -346,21 +325,17 @@ class Data(Struct):
     data: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
 
 
-class Sign(Request[Data]):
+class Sign(Request[Data], operation=Operation.SIGN):
     """Sign `data` with a private key."""
 
-    OPERATION = Operation.SIGN
-    REPLY = Data
     handle: U64
     scheme: Annotated[Scheme, u16]
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
 
 
-class Verify(Request[Nothing]):
+class Verify(Request[Nothing], operation=Operation.VERIFY):
     """Check a signature with a public key; a wrong one is answered with SIGNATURE_INVALID."""
 
-    OPERATION = Operation.VERIFY
-    REPLY = Nothing
     handle: U64
     scheme: Annotated[Scheme, u16]
     signature: Annotated[bytes, Bytes(u16, limit=max(SIGNATURE_SIZE.values()))]
@@ -374,11 +349,9 @@ class Sealed(Struct):
     data: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
 
 
-class Encrypt(Request[Sealed]):
+class Encrypt(Request[Sealed], operation=Operation.ENCRYPT):
     """Encrypt `data` with a public or secret key."""
 
-    OPERATION = Operation.ENCRYPT
-    REPLY = Sealed
     handle: U64
     cipher: Annotated[Cipher, u16]
     nonce: Annotated[bytes, Bytes(u8, limit=16)]
@@ -388,11 +361,9 @@ class Encrypt(Request[Sealed]):
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
 
 
-class Decrypt(Request[Data]):
+class Decrypt(Request[Data], operation=Operation.DECRYPT):
     """Decrypt `data` with a private or secret key."""
 
-    OPERATION = Operation.DECRYPT
-    REPLY = Data
     handle: U64
     cipher: Annotated[Cipher, u16]
     nonce: Annotated[bytes, Bytes(u8, limit=16)]
@@ -400,46 +371,22 @@ class Decrypt(Request[Data]):
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT + GCM_TAG_SIZE)]
 
 
-class Random(Request[Data]):
+class Random(Request[Data], operation=Operation.RANDOM):
     """Draw random octets, at most DATA_LIMIT."""
 
-    OPERATION = Operation.RANDOM
-    REPLY = Data
     size: U32
 
 
-class Report(Request[Data]):
+class Report(Request[Data], operation=Operation.REPORT):
     """Ask for the partition's report over a nonce; the answer is a `wire.evidence.PartitionEvidence`."""
 
-    OPERATION = Operation.REPORT
-    REPLY = Data
     nonce: Annotated[bytes, Octets(NONCE_SIZE)]
 
 
 REQUESTS: Mapping[Operation, type[Request[Any]]] = MappingProxyType(
-    {
-        request.OPERATION: request
-        for request in (
-            Ping,
-            Info,
-            Login,
-            Logout,
-            SetPin,
-            Generate,
-            Find,
-            GetObject,
-            SetAttributes,
-            Destroy,
-            Sign,
-            Verify,
-            Encrypt,
-            Decrypt,
-            Random,
-            Report,
-            Discard,
-        )
-    }
+    {request.OPERATION: request for request in Request.__subclasses__()}
 )
+"""The request of each operation."""
 
 # --- messages -------------------------------------------------------------------------------------------------
 

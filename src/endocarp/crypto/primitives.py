@@ -35,11 +35,6 @@ _SHA384, _SHA512 = hashes.SHA384(), hashes.SHA512()
 _BLOCK = 16
 
 
-def hmac_sha384(key: Part, *parts: Part) -> Secret:
-    """Return the 48 octets of HMAC-SHA-384 over the parts, one after another."""
-    return Secret(_hmac(_SHA384, key, parts))
-
-
 def hmac_sha512(key: Part, *parts: Part) -> Secret:
     """Return the 64 octets of HMAC-SHA-512 over the parts, one after another."""
     return Secret(_hmac(_SHA512, key, parts))

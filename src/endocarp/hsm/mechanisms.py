@@ -182,7 +182,8 @@ def _pss_rule(mechanism: Mechanism) -> SignRule:
     scheme = _PSS.get(parameters.hash) if isinstance(parameters, PssParameters) else None
     if not isinstance(parameters, PssParameters) or scheme is None:
         raise PeerError(CKR.MECHANISM_PARAM_INVALID, "PSS wants SHA-256, SHA-384 or SHA-512")
-    # PKCS#11 2.40 Mechanisms, 2.1.10: the hash of the parameter is the mechanism's. Ours: MGF1 with the same, salt as long.
+    # PKCS#11 2.40 Mechanisms, 2.1.10: the hash of the parameter is the mechanism's. Ours: MGF1 with the same, and a
+    # salt as long.
     expected = (_PSS_MECHANISMS.get(mechanism.type, parameters.hash), DIGEST_SIZES[parameters.hash])
     if (parameters.hash, parameters.salt_size) != expected or CKG_MGF1.get(parameters.mgf) != parameters.hash:
         raise PeerError(CKR.MECHANISM_PARAM_INVALID, "PSS wants one hash throughout, and a salt of its size")
@@ -229,7 +230,7 @@ def _oaep_rule(parameters: object) -> CipherRule | None:
 def _gcm_rule(parameters: object) -> CipherRule | None:
     if not isinstance(parameters, GcmParameters) or parameters.tag_bits != GCM_TAG_SIZE * 8:
         return None
-    # PKCS#11 3.0 Mechanisms, CK_GCM_PARAMS: ulIvBits does not tell the length of the IV, ulIvLen does; clients leave it 0.
+    # PKCS#11 3.0 Mechanisms, CK_GCM_PARAMS: ulIvLen tells the length of the IV, and ulIvBits does not.
     if len(parameters.iv) != GCM_NONCE_SIZE or len(parameters.associated) > ASSOCIATED_LIMIT:
         return None
     return CipherRule(AES, Cipher.AES_GCM, parameters.iv, parameters.associated)

@@ -54,7 +54,7 @@ class Vault:
 
 @dataclass(slots=True)
 class Work:
-    """Work for a job, after `delay` seconds; `then` makes its result the answer, which it is itself where that is None."""
+    """Work for a job, after `delay` seconds; `then` makes its result the answer, which it is itself if that is None."""
 
     run: Callable[[], Any]
     then: Callable[[Any], Struct] | None = None

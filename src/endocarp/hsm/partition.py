@@ -154,7 +154,7 @@ class Partition:
         self._commit(Put(self.generation + 1, next_handle, tuple(one.stored for one in made)), made)
 
     def destroy(self, handle: int) -> None:
-        """Forget an object. Its sealed key stays in the file until that is begun anew, at the latest at the next start."""
+        """Forget an object. Its sealed key stays in the file until that is begun anew: at the next start, or before."""
         self._commit(Remove(self.generation + 1, handle))
 
 

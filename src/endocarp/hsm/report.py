@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from endocarp.crypto.certs import key_id
 from endocarp.hsm.partition import Identity
-from endocarp.wire.cose import Algorithm, sign
+from endocarp.wire.cose import SCHEME, Algorithm, sign
 from endocarp.wire.custody import CertifyIdentityReply
 from endocarp.wire.evidence import REPORT_TYPE, PartitionEvidence, PartitionReport
-from endocarp.wire.suites import Scheme, Suite
-
-_SCHEMES = {Algorithm.ESP384: Scheme.ECDSA_SHA384, Algorithm.ML_DSA_87: Scheme.ML_DSA}
+from endocarp.wire.suites import Suite
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def make_report(
         REPORT_TYPE,
         payload,
         {algorithm: key_id(key.public) for algorithm, key in keys.items()},
-        lambda algorithm, octets: keys[algorithm].sign(_SCHEMES[algorithm], octets),
+        lambda algorithm, octets: keys[algorithm].sign(SCHEME[algorithm], octets),
     )
     certificates = {Suite.P384: certified.ecc_certificate, Suite.ML_DSA_87: certified.mldsa_certificate}
     return PartitionEvidence(message.encode(), certificates).encode()

@@ -10,10 +10,8 @@ from endocarp.crypto.certs import Certificate, key_id
 from endocarp.errors import DecodeError
 from endocarp.verifier.rules import SUITE_NAMES
 from endocarp.verifier.verdict import Ledger
-from endocarp.wire.cose import SUITE, Algorithm, SignedMessage
-from endocarp.wire.suites import Scheme, Suite
-
-SCHEMES = {Algorithm.ESP384: Scheme.ECDSA_SHA384, Algorithm.ML_DSA_87: Scheme.ML_DSA}
+from endocarp.wire.cose import SCHEME, SUITE, SignedMessage
+from endocarp.wire.suites import Suite
 
 Payload = TypeVar("Payload")
 
@@ -85,7 +83,7 @@ def verify_signatures(
                 subject=subject,
             )
             good = certificate.public.suite is suite and certificate.public.verify(
-                SCHEMES[algorithm], signature.signature, message.to_be_signed(signature)
+                SCHEME[algorithm], signature.signature, message.to_be_signed(signature)
             )
             ledger.check(
                 f"{section}.signature.{name}",

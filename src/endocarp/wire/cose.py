@@ -17,7 +17,7 @@ import cbor2
 
 from endocarp.errors import DecodeError
 from endocarp.wire import cbor
-from endocarp.wire.suites import SIGNATURE_SIZE, Suite
+from endocarp.wire.suites import SIGNATURE_SIZE, Scheme, Suite
 
 TAG = 98
 """The CBOR tag of COSE_Sign."""
@@ -40,6 +40,11 @@ class Algorithm(IntEnum):
 
 SUITE: Mapping[Algorithm, Suite] = {Algorithm.ESP384: Suite.P384, Algorithm.ML_DSA_87: Suite.ML_DSA_87}
 """The kind of key that each algorithm signs with."""
+SCHEME: Mapping[Algorithm, Scheme] = {
+    Algorithm.ESP384: Scheme.ECDSA_SHA384,
+    Algorithm.ML_DSA_87: Scheme.ML_DSA,
+}
+"""How it signs with it."""
 
 
 @dataclass(frozen=True)

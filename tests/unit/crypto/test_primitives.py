@@ -12,7 +12,6 @@ from endocarp.crypto.primitives import (
     doe_decrypt,
     drbg_scalar,
     hkdf_sha384,
-    hmac_sha384,
     hmac_sha512,
     kdf_sha384,
     kdf_sha512,
@@ -38,12 +37,11 @@ def octets(secret: Secret) -> bytes:
 
 # RFC 4231, test cases 2 and 4.
 @pytest.mark.parametrize(
-    ("key", "message", "sha384", "sha512"),
+    ("key", "message", "sha512"),
     [
         (
             b"Jefe",
             b"what do ya want for nothing?",
-            "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
             (
                 "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554"
                 "9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
@@ -52,7 +50,6 @@ def octets(secret: Secret) -> bytes:
         (
             bytes(range(1, 26)),
             b"\xcd" * 50,
-            "3e8a69b7783c25851933ab6290af6ca77a9981480850009cc5577c6e1f573b4e6801dd23c4a7d679ccf8a386c674cffb",
             (
                 "b0ba465637458c6990e5a8c5f61d4af7e576d97ff94b872de76f8050361ee3db"
                 "a91ca5c11aa25eb4d679275cc5788063a5f19741120c4f2de2adebeb10a298dd"
@@ -60,8 +57,8 @@ def octets(secret: Secret) -> bytes:
         ),
     ],
 )
-def test_hmac_gives_the_published_answers(key: bytes, message: bytes, sha384: str, sha512: str) -> None:
-    assert octets(hmac_sha384(key, message)).hex() == sha384
+def test_hmac_gives_the_published_answers(key: bytes, message: bytes, sha512: str) -> None:
+    assert octets(hmac_sha512(key, message)).hex() == sha512
     assert octets(hmac_sha512(Secret(key), message[:3], Secret(message[3:]))).hex() == sha512
 
 

@@ -14,8 +14,8 @@ from tests.simulators.kernel import frozen_disk, no_descriptor_leaks
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.errors import Refused, UsageError
-from endocarp.rot.fuses import Device
 from endocarp.rot.bundle import verify_bundle
+from endocarp.rot.fuses import Device
 from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.shell.config import Config, State
 from endocarp.shell.machine import locked

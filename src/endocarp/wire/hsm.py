@@ -116,7 +116,8 @@ class Status(enum.IntEnum):
     STORE_FAILED = 17
     """The store could not be written; nothing has changed.
 
-    Only where the disk also failed to take back what it had written may the change be found at the next start."""
+    Only where the disk also failed to take back what it had written may the change be found at the next start.
+    """
     FAILED = 18
     """The vault could not do it for a reason of its own; nothing has changed."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from endocarp.box.plan import ON_DEATH
+from endocarp.box.plan import KINDS
 from endocarp.cli.main import endocarp
 from endocarp.hsm import mechanisms, phases, token
 from endocarp.rot import rom, runtime
@@ -78,7 +78,7 @@ def states() -> str:
             _token(),
             "## When a process dies\n",
             "`box/plan.py`. If the box itself dies, all others end with their channels.\n",
-            table(["process", "remedy"], ([code(kind), remedy.value] for kind, remedy in ON_DEATH.items())),
+            table(["process", "remedy"], ([code(name), kind.on_death.value] for name, kind in KINDS.items())),
         )
     )
 

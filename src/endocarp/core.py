@@ -30,8 +30,8 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class HandOver:
-    """Pass the descriptor of this connection on, with `message`; this core is done with it."""
+class Attach:
+    """Serve the channel that came beside what was received last; `message` says for whom."""
 
     message: bytes
 
@@ -45,12 +45,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Close:
-    """The conversation is over: send what is outgoing, then close. `reason` is for the log."""
+    """The conversation is over: send what is outgoing, then close. `reason` is for who tests a core: nobody is told."""
 
     reason: str
 
 
-Event = Job | Ask | HandOver | Note | Close
+Event = Job | Ask | Attach | Note | Close
 
 
 class Core(Protocol):

@@ -248,7 +248,7 @@ def test_a_vault_gets_its_seal_key_and_its_identity_certified(server: Server) ->
     image = IMAGES[FirmwareId.VAULT]
     authorize(server, FirmwareId.VAULT)
     server.box.execute(mailbox.AttachCustody(7, FirmwareId.VAULT))
-    channel = server.runtime.custody(server.box.handed_over.pop())
+    channel = server.runtime.custody(server.box.attached.pop())
     key = ask(channel, custody.SealKey()).key
     own = {suite: keys.generate(suite) for suite in dice.SUITES}
     public = {suite: own[suite].public for suite in dice.SUITES}

@@ -49,7 +49,7 @@ def server() -> Server:
 def report(server: Server) -> bytes:
     """The report of a partition whose identity was certified over its custody channel."""
     server.box.execute(mailbox.AttachCustody(PARTITION, FirmwareId.VAULT))
-    channel = server.runtime.custody(server.box.handed_over.pop())
+    channel = server.runtime.custody(server.box.attached.pop())
     identity = Identity(keys.generate(Suite.P384), keys.generate(Suite.ML_DSA_87))
     certified = ask(channel, custody.CertifyIdentity(identity.ecc.public.raw, identity.mldsa.public.raw))
     surroundings = Surroundings(certified, "ordinary", {"seccomp": "in force"})

@@ -16,16 +16,17 @@ from tests.simulators.vault import VaultProcess
 from endocarp.crypto.secret import Secret
 from endocarp.errors import Refused
 from endocarp.hsm.operations import Vault
-from endocarp.shell.box import Box, Happened, Running
+from endocarp.shell.box import Box
 from endocarp.shell.channel import Channel, Child, pair
-from endocarp.shell.machine import Machine
+from endocarp.shell.children import Event, Running
+from endocarp.shell.machine import Machine, SealedImage
 from endocarp.shell.vault import take_connections, wait_for_store
 from endocarp.wire import hsm
-from endocarp.wire.control import ControlMessage, Progress, Ready, SandboxReport
+from endocarp.wire.control import ControlMessage, MemoryMode, Progress, Ready, SandboxReport, Seccomp
 from endocarp.wire.hsm import Hello
 
-NOTHING = SandboxReport(0, 1, 1, 0, 0, 0)
-EVERYTHING = SandboxReport(0, 1, 1, 7, 2, 2)
+NOTHING = SandboxReport(0, 1, 1, 0, Seccomp.OFF, MemoryMode.ORDINARY)
+EVERYTHING = SandboxReport(0, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def front(box: Box) -> Iterator[Child]:
     ours, theirs = socket.socketpair()
     with ours, theirs, subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
         child = Child("front", process, Channel(ours))
-        box.running["front"] = Running("front", bytes(48), child, 0.0)
+        box.children.running = {"front": Running("front", SealedImage(-1, 0, bytes(48)), child, 0.0)}
         yield child
         process.kill()
 
@@ -54,7 +55,7 @@ def vault() -> Iterator[Vault]:
 
 
 def say(box: Box, child: Child, body: Progress | Ready) -> None:
-    box._note(Happened(child, ControlMessage(body=body)))
+    box._note(Event(child, ControlMessage(body=body)))
 
 
 def test_a_process_says_once_what_its_sandbox_is(box: Box, front: Child) -> None:

@@ -142,7 +142,7 @@ class Server:
         return server
 
     def _read(self) -> None:
-        """Take what is printed. All processes of the server hold this pipe: its end is theirs."""
+        """Take what is printed. Its end is that of `up` and box."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with self._told:
@@ -196,6 +196,8 @@ class Server:
         """Wait until no process of this server is left, and return the exit code of `up`."""
         with self._told:
             assert self._told.wait_for(lambda: self._ended, within), f"processes are left:\n{self.output}"
+        served = [int(pid) for pid in re.findall(r"serves, pid (\d+)", self.output)]
+        eventually(lambda: not any(runs_an_archive(pid) for pid in served), within)
         return self.process.wait(within)
 
     def stop(self) -> int:
@@ -281,6 +283,14 @@ def flip(path: Path, at: int) -> None:
     octets = bytearray(path.read_bytes())
     octets[at] ^= 1
     path.write_bytes(octets)
+
+
+def runs_an_archive(pid: int) -> bool:
+    """Tell whether a process of a server still has this number."""
+    try:
+        return b"/proc/self/fd/" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def kill(pid: int) -> None:

@@ -61,7 +61,7 @@ def test_an_image_with_a_changed_octet_is_refused_by_name(home: Home, name: str,
     ("name", "word"),
     [
         ("box.zip", "the box died before it said a word"),
-        ("rom.zip", "rot dies before it serves"),
+        ("rom.zip", "died twice before it served"),
     ],
 )
 def test_an_archive_that_is_executed_unmeasured_and_is_broken_is_named(

@@ -14,7 +14,7 @@ from fuzz.values import Sizes, make
 from endocarp.errors import DecodeError
 from endocarp.hsm.records import Pin
 from endocarp.wire.codec import Struct, forms_of
-from endocarp.wire.control import Ready, SandboxReport
+from endocarp.wire.control import MemoryMode, Ready, SandboxReport, Seccomp
 from endocarp.wire.custody import SealKeyReply
 from endocarp.wire.hsm import Login, SetPin
 
@@ -70,7 +70,7 @@ def test_secrets_are_declared_where_there_are_some() -> None:
         Pin(b"1234", b"1234"),
         SealKeyReply(b"1234"),
     ]
-    shown += [Ready(SandboxReport(0, 0, 0, 0, 0, 0), "1234")]
+    shown += [Ready(SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY), "1234")]
     assert not [one for one in shown if "1234" in repr(one)]
 
 

@@ -20,7 +20,7 @@ from endocarp.wire.admin import (
     ProcessStatus,
     Status,
 )
-from endocarp.wire.control import Note, SandboxReport
+from endocarp.wire.control import MemoryMode, Note, SandboxReport, Seccomp
 
 STATUS = Status(
     "0.1.0",
@@ -29,17 +29,24 @@ STATUS = Status(
     boots=2,
     processes=(
         ProcessStatus(
-            "box", ProcessState.SERVING, 41, 0, 3_725_000, 20_480, bytes(48), SandboxReport(0, 1, 1, 0, 0, 0)
+            "box",
+            ProcessState.SERVING,
+            41,
+            0,
+            3_725_000,
+            20_480,
+            bytes(48),
+            SandboxReport(0, 1, 1, 0, Seccomp.OFF, MemoryMode.ORDINARY),
         ),
         ProcessStatus(
             "vault-0",
-            ProcessState.STARTING,
+            ProcessState.SERVING,
             42,
             3,
             1500,
             30_720,
             b"\x0f" * 48,
-            SandboxReport(0, 0, 0, 7, 2, 2, notes=(Note("no [bold] step"),)),
+            SandboxReport(0, 0, 0, 7, Seccomp.FILTER, MemoryMode.SECRET, notes=(Note("no [bold] step"),)),
         ),
     ),
     partitions=(PartitionStatus(0, "/srv/[x]/native.sock", "/srv/[x]/p11-kit.sock"),),

@@ -9,10 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from endocarp.shell.config import State
-from endocarp.wire.control import ControlMessage, Failed, Pair, Progress, Ready, SandboxReport, Stop
+from endocarp.wire.control import (
+    ControlMessage,
+    Failed,
+    MemoryMode,
+    Pair,
+    Progress,
+    Ready,
+    SandboxReport,
+    Seccomp,
+    Stop,
+)
 from endocarp.wire.mailbox import AuthorizeAndStashReply, AuthResult, Command, EmptyReply, frame, with_headers
 
-SANDBOX = SandboxReport(0, 1, 1, 7, 2, 2)
+SANDBOX = SandboxReport(0, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET)
 PIN = "12345678"
 
 _PRELUDE = """
@@ -71,7 +81,7 @@ def serve():
         pl0.sendall(bytes.fromhex(answers.get(command, OK)))
         AFTER
         if command == FIRMWARE_LOAD:
-            progress("rom: firmware verified")
+            progress("firmware verified")
             ready()
 import threading
 threading.Thread(target=serve, daemon=True).start()
@@ -113,7 +123,7 @@ def rot(
 
 
 def vault(
-    root: Path, *, first: str = "", paired: str = "progress('vault-0: hears ' + channel.recv(16).decode())"
+    root: Path, *, first: str = "", paired: str = "progress('hears ' + channel.recv(16).decode())"
 ) -> str:
     """Return a vault: `first` before it is ready, `paired` for each `channel` to a front."""
     return _program(root, f"{first}\n{_PAIRED}", {"PAIRED": paired}, Ready(SANDBOX, PIN))

@@ -8,7 +8,7 @@ server.stranger.execute(mailbox.Version())     # level 1
 import hashlib
 from dataclasses import dataclass
 
-from endocarp.core import HandOver
+from endocarp.core import Attach
 from endocarp.crypto import keys
 from endocarp.rot import dice, kv
 from endocarp.rot.builder import SigningKeys, build_bundle, build_manifest, public_key_hashes
@@ -48,13 +48,15 @@ class Caller:
     def __init__(self, responder: Responder, number: int) -> None:
         self.connection = MailboxConnection(responder, number)
         self.client = MailboxClient()
-        self.handed_over: list[bytes] = []
+        self.attached: list[bytes] = []
 
     def call(self, request: Request[Reply], image: bytes | None = None) -> bytes:
         if image is not None:
             self.connection.attach(memoryview(image))
+        if isinstance(request, mailbox.AttachCustody):
+            self.connection.attach_channel()
         events = self.connection.receive(self.client.request(request), 0.0)
-        self.handed_over += [event.message for event in events if isinstance(event, HandOver)]
+        self.attached += [event.message for event in events if isinstance(event, Attach)]
         (frame,) = self.connection.outgoing()
         octets = self.client.receive(frame)
         assert octets is not None

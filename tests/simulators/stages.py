@@ -40,7 +40,7 @@ def vault_behind(fd: int) -> KeyVault:
 
 @contextlib.contextmanager
 def _key_vault() -> Iterator[tuple[int, KeyVault]]:
-    fd, _ = secret_descriptor(kv.SIZE)
+    fd = secret_descriptor(kv.SIZE)
     yield fd, vault_behind(fd)
     os.close(fd)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from endocarp.core import Ask, Close, Core, Event, HandOver, Job
+from endocarp.core import Ask, Attach, Close, Core, Event, Job
 
 
 class Echo:
@@ -56,7 +56,7 @@ def test_a_job_may_run_at_once_unless_it_says_otherwise() -> None:
     assert Job(run=lambda: b"done").after == 0.0
 
 
-@pytest.mark.parametrize("event", [Ask(b"question"), HandOver(b"hello"), Close("done")])
+@pytest.mark.parametrize("event", [Ask(b"question"), Attach(b"hello"), Close("done")])
 def test_events_are_values(event: Event) -> None:
     assert dataclasses.replace(event) == event
     with pytest.raises(dataclasses.FrozenInstanceError):

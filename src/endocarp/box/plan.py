@@ -1,4 +1,4 @@
-"""What a box runs, in which order, and what happens when one of them dies: tables.
+"""What a box runs, from which images, in which order, and what happens when one of them dies: tables.
 
     rot      root of trust: ROM, then FMC, then runtime, in one process; dead: the whole server is reset
     vault    one a partition: keys of one tenant; dead: started again and paired again
@@ -21,19 +21,44 @@ class Remedy(enum.Enum):
     RESET = "reset"
 
 
-ON_DEATH: Mapping[str, Remedy] = {
-    "rot": Remedy.RESET,
-    "vault": Remedy.RESTART,
-    "front": Remedy.RESTART,
+@dataclass(frozen=True)
+class Image:
+    """A code archive: the module whose `main()` it runs, and under which id the SoC manifest authorizes it, if it does."""
+
+    entry: str
+    firmware_id: FirmwareId | None = None
+
+
+IMAGES: Mapping[str, Image] = {
+    "rom": Image("endocarp.shell.rom"),
+    "fmc": Image("endocarp.shell.fmc"),
+    "runtime": Image("endocarp.shell.rot"),
+    "box": Image("endocarp.shell.box", FirmwareId.BOX),
+    "front": Image("endocarp.shell.front", FirmwareId.FRONT),
+    "vault": Image("endocarp.shell.vault", FirmwareId.VAULT),
 }
-"""By the kind of a process, which is its name up to the hyphen."""
+"""Every archive. FMC and runtime travel in the firmware bundle, the others lie beside it."""
 
 FIRMWARE: Mapping[str, FirmwareId] = {
-    "box": FirmwareId.BOX,
-    "front": FirmwareId.FRONT,
-    "vault": FirmwareId.VAULT,
+    name: image.firmware_id for name, image in IMAGES.items() if image.firmware_id is not None
 }
 """The images that the SoC manifest authorizes, in the order in which they are measured."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of process: the image that it is started from, and what to do about its death."""
+
+    image: str
+    on_death: Remedy
+
+
+KINDS: Mapping[str, Kind] = {
+    "rot": Kind("rom", Remedy.RESET),
+    "vault": Kind("vault", Remedy.RESTART),
+    "front": Kind("front", Remedy.RESTART),
+}
+"""By the kind of a process, which is its name up to the hyphen; in the order of their start, stopped from behind."""
 
 PARTITIONS = (0,)
 
@@ -44,7 +69,7 @@ def vault_name(partition: int) -> str:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of the process of this name: the key into the tables of this module."""
+    """Return the kind of the process of this name: the key into `KINDS`."""
     return name.partition("-")[0]
 
 

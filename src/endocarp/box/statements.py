@@ -6,7 +6,7 @@ into the evidence as they are, and the verifier shows them with its verdict.
 
 from collections.abc import Mapping
 
-from endocarp.wire.control import SandboxReport
+from endocarp.wire.control import MemoryMode, SandboxReport, Seccomp
 from endocarp.wire.evidence import Statement, Status
 
 MODELLED: tuple[Statement, ...] = (
@@ -20,21 +20,20 @@ MODELLED: tuple[Statement, ...] = (
 """What every server of this version must say; what follows for any server of its kind, the verifier says itself."""
 
 _MEMORY = {
-    2: (
+    MemoryMode.SECRET: (
         Status.ENFORCED,
         "memfd_secret: no other process reads it, root included, short of taking this one over",
     ),
-    1: (Status.ENFORCED, "locked and left out of core dumps; root can read it"),
-    0: (Status.ABSENT, "ordinary memory: may be swapped out, root can read it"),
+    MemoryMode.LOCKED: (Status.ENFORCED, "locked and left out of core dumps; root can read it"),
+    MemoryMode.ORDINARY: (Status.ABSENT, "ordinary memory: may be swapped out, root can read it"),
 }
-_UNKNOWN = (Status.ABSENT, "told in a number that means nothing here")
-_FILTER = 2
 
 
 def statements(sandboxes: Mapping[str, SandboxReport]) -> tuple[Statement, ...]:
     """Return every claim, given what each process got of its sandbox, by the name of the process."""
     found = [
-        Statement("images", "sealed memory and SoC manifest", Status.ENFORCED, "hashed and authorized by rot before they run; what was measured cannot change"),
+        Statement("front and vault images", "sealed memory and SoC manifest", Status.ENFORCED, "hashed and authorized by rot before they run; what was measured cannot change"),
+        Statement("box image", "measurement before it runs", Status.ABSENT, "it runs before the root of trust does, and hands over what it says it runs"),
     ]  # fmt: skip
     for name, report in sandboxes.items():
         found += _of_process(name, report)
@@ -43,7 +42,7 @@ def statements(sandboxes: Mapping[str, SandboxReport]) -> tuple[Statement, ...]:
 
 def _of_process(name: str, report: SandboxReport) -> list[Statement]:
     notes = "; ".join(note.text for note in report.notes)
-    memory, how = _MEMORY.get(report.memory, _UNKNOWN)
+    memory, how = _MEMORY[report.memory]
     return [
         _held(name, "no new privileges", "PR_SET_NO_NEW_PRIVS", notes, holds=bool(report.no_new_privileges)),
         _held(
@@ -54,7 +53,9 @@ def _of_process(name: str, report: SandboxReport) -> list[Statement]:
             holds=bool(report.not_dumpable),
         ),
         _held(name, "Landlock", f"ABI {report.landlock_abi}", notes, holds=report.landlock_abi > 0),
-        _held(name, "seccomp", "system calls by an allow-list", notes, holds=report.seccomp == _FILTER),
+        _held(
+            name, "seccomp", "system calls by an allow-list", notes, holds=report.seccomp is Seccomp.FILTER
+        ),
         Statement(name, "secret memory", memory, how),
     ]
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from endocarp.box.plan import ON_DEATH, Action, GiveUp, Remedy, Reset, Restart, kind_of
+from endocarp.box.plan import KINDS, Action, GiveUp, Remedy, Reset, Restart, kind_of
 
 WINDOW = 60.0
 """Seconds over which deaths are counted."""
@@ -32,6 +32,6 @@ class Supervisor:
             return GiveUp(name)
         after = now + PAUSES[len(deaths)]
         deaths.append(now)
-        if ON_DEATH[kind_of(name)] is Remedy.RESET:
+        if KINDS[kind_of(name)].on_death is Remedy.RESET:
             return Reset(after)
         return Restart(name, after)

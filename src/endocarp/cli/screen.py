@@ -7,9 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from endocarp.shell.memory import MemoryMode
 from endocarp.wire.admin import ProcessState, ProcessStatus, Status
-from endocarp.wire.control import SandboxReport
+from endocarp.wire.control import SandboxReport, Seccomp
 
 _DIGEST = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{24,}\b")
 
@@ -41,20 +40,13 @@ def for_programs(found: Status) -> dict[str, Any]:
     }
 
 
-def memory_name(number: int) -> str:
-    """Return where secrets lie, in a word."""
-    return (
-        MemoryMode(number).name.lower() if number in MemoryMode.__members__.values() else f"unknown {number}"
-    )
-
-
 def _sandbox_for_programs(report: SandboxReport) -> dict[str, Any]:
     return {
         "no_new_privileges": bool(report.no_new_privileges),
         "not_dumpable": bool(report.not_dumpable),
         "landlock_abi": report.landlock_abi,
         "seccomp": report.seccomp,
-        "memory": memory_name(report.memory),
+        "memory": report.memory.name.lower(),
         "notes": [note.text for note in report.notes],
     }
 
@@ -83,7 +75,7 @@ def _processes(found: Status) -> Table:
             _duration(one.uptime) if one.state is ProcessState.SERVING else one.state.name.lower(),
             f"{one.resident / 1024:.0f} MiB",
             str(one.restarts),
-            memory_name(one.sandbox.memory) if one.name not in ("box", "front") else "holds none",
+            _memory(one),
         )
     return table
 
@@ -95,14 +87,22 @@ def _sandboxes(found: Status) -> Table:
     return table
 
 
+def _memory(one: ProcessStatus) -> str:
+    if one.name in ("box", "front"):
+        return "holds none"
+    return one.sandbox.memory.name.lower() if one.state is ProcessState.SERVING else ""
+
+
 def _sandbox(one: ProcessStatus) -> Text:
+    if one.state is ProcessState.STARTING:
+        return Text("not known yet", "dim")
     report = one.sandbox
     landlock = f"landlock {report.landlock_abi}" if report.landlock_abi else "no landlock"
     words = [
         _held("no new privileges", "new privileges", held=bool(report.no_new_privileges)),
         _held("no ptrace", "ptrace", held=bool(report.not_dumpable)),
         _held(landlock, landlock, held=report.landlock_abi > 0),
-        _held("seccomp", "no seccomp", held=report.seccomp > 0),
+        _held("seccomp", "no seccomp", held=report.seccomp is Seccomp.FILTER),
     ]
     notes = "; ".join(note.text for note in report.notes)
     return Text(", ").join(words).append(f" ({notes})" if notes else "", "dim")

@@ -29,7 +29,7 @@ UNKNOWN_LIMIT = 4096
 
 @dataclass
 class Call:
-    """One command: who calls, what, and the memory that came beside the frame.
+    """One command: who calls, what, and what came beside the frame: memory, or a channel, which the shell keeps.
 
     A handler may add to `events` what the shell has to do once the reply is on its way.
     """
@@ -38,6 +38,7 @@ class Call:
     command: int
     octets: bytes
     attached: memoryview | None = None
+    channel: bool = False
     events: list[Event] = field(default_factory=list)
 
 

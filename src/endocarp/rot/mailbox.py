@@ -23,6 +23,7 @@ class MailboxConnection:
         self._received = bytearray()
         self._outgoing: list[bytes] = []
         self._attached: memoryview | None = None
+        self._channel = False
         self._deadline: float | None = None
 
     def attach(self, image: memoryview) -> None:
@@ -31,6 +32,10 @@ class MailboxConnection:
         It must be sealed: what is hashed here is what runs later.
         """
         self._attached = image
+
+    def attach_channel(self) -> None:
+        """Take notice that a channel came with the octets that `receive` is given next, for the frame they belong to."""
+        self._channel = True
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take a piece of the stream; run every command that is complete."""
@@ -75,8 +80,8 @@ class MailboxConnection:
         return FrameHeader.decode(bytes(self._received[:FRAME_HEADER_SIZE]))
 
     def _run(self, command: int, octets: bytes) -> list[Event]:
-        call = Call(self._caller, command, octets, self._attached)
-        self._attached = None
+        call = Call(self._caller, command, octets, self._attached, channel=self._channel)
+        self._attached, self._channel = None, False
         try:
             reply = self._responder.execute(call)
         except EndocarpError as error:

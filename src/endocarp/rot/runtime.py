@@ -9,7 +9,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from endocarp.core import HandOver
+from endocarp.core import Attach
 from endocarp.crypto import selftest
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
@@ -150,7 +150,7 @@ class Runtime:
         return COMMANDS.execute(self, call)
 
     def custody(self, message: bytes) -> CustodyConnection:
-        """Return the custody core that a HandOver's message asks for."""
+        """Return the custody core that an Attach's message asks for."""
         request = mailbox.AttachCustody.decode(message)
         digest = self.authorized[request.fw_id]
         return CustodyConnection(self._vault, self.rt_alias, self._validity, request.partition_id, digest)
@@ -456,7 +456,11 @@ def _attach_custody(runtime: Runtime, request: mailbox.AttachCustody, call: Call
             MailboxError.RUNTIME_IMAGE_METADATA_NOT_FOUND,
             f"firmware {request.fw_id:#x} was not authorized as a vault in this boot",
         )
-    call.events.append(HandOver(request.encode()))
+    if not call.channel:
+        raise PeerError(
+            MailboxError.RUNTIME_MAILBOX_INVALID_PARAMS, "no channel to the vault came with the command"
+        )
+    call.events.append(Attach(request.encode()))
     return EmptyReply()
 
 

@@ -1,13 +1,14 @@
 """The admin socket: answers how the box stands, and collects evidence. Both ends of it."""
 
 import contextlib
+import errno
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, assert_never, overload
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, Refused
-from endocarp.shell.channel import cut
 from endocarp.shell.serve import in_thread, listen
 from endocarp.wire.admin import (
     MAX_FRAME,
@@ -20,15 +21,18 @@ from endocarp.wire.admin import (
     GetStatus,
     Status,
 )
+from endocarp.wire.control import TEXT_LIMIT
+from endocarp.wire.text import truncate
 
-_HEADER_SIZE = 4
 _PATIENCE = 30.0
 """Seconds to wait for the next octets of a question, and for its answer to be taken."""
+_ANSWER_TIME = 60.0
+"""Seconds that a whole boot and then the longest answer, evidence, take at most on a machine that is busy."""
 _START = "start the server with: endocarp up; if it runs elsewhere, name its directory with --state"
 _ANSWERS = {GetStatus: Status, GetEvidence: Evidence}
 
 
-class Box(Protocol):
+class Answerer(Protocol):
     """Who knows the answers."""
 
     def status(self, now: float) -> Status:
@@ -38,19 +42,19 @@ class Box(Protocol):
         """Collect evidence over a nonce of 32 octets."""
 
 
-def serve_admin(listener: socket.socket, box: Box) -> None:
-    """Answer on the admin socket from now on, in threads of its own."""
-    in_thread("admin", lambda: listen(listener, "admin", lambda connection: _serve(connection, box)))
+def serve_admin(listener: socket.socket, box: Answerer, done: Callable[[], None] = lambda: None) -> None:
+    """Answer on the admin socket from now on, in threads of its own; `done` is called once nobody listens any more."""
+    in_thread("admin", lambda: listen(listener, "admin", lambda connection: _serve(connection, box)), done)
 
 
-def _serve(connection: socket.socket, box: Box) -> None:
+def _serve(connection: socket.socket, box: Answerer) -> None:
     connection.settimeout(_PATIENCE)
     with contextlib.suppress(DecodeError):  # who breaks the framing is not answered
         while (message := receive_frame(connection)) is not None:
             send_frame(connection, AdminReply(body=_answer(message, box)).encode())
 
 
-def _answer(message: bytes, box: Box) -> Status | Evidence | Failure:
+def _answer(message: bytes, box: Answerer) -> Status | Evidence | Failure:
     try:
         match body := AdminRequest.decode(message).body:
             case GetStatus():
@@ -60,9 +64,13 @@ def _answer(message: bytes, box: Box) -> Status | Evidence | Failure:
             case _:
                 assert_never(body)
     except Refused as refused:
-        return Failure(refused.rule, cut(refused.reason), cut(refused.advice()))
+        return Failure(refused.rule, _text(refused.reason), _text(refused.advice()))
     except EndocarpError as error:
-        return Failure(error.code, cut(str(error)), cut(error.advice()))
+        return Failure(error.code, _text(str(error)), _text(error.advice()))
+
+
+def _text(text: str) -> str:
+    return truncate(text, TEXT_LIMIT)
 
 
 def receive_frame(connection: socket.socket) -> bytes | None:
@@ -70,7 +78,7 @@ def receive_frame(connection: socket.socket) -> bytes | None:
 
     Raises DecodeError where a frame is too long or cut short.
     """
-    header = _receive(connection, _HEADER_SIZE)
+    header = _receive(connection, FrameHeader.SIZE or 0)
     if not header:
         return None
     length = FrameHeader.decode(header).length
@@ -107,9 +115,13 @@ def ask(path: Path, request: GetStatus | GetEvidence) -> Status | Evidence:
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_ANSWER_TIME)
             connection.connect(str(path))
             send_frame(connection, AdminRequest(body=request).encode())
             message = receive_frame(connection)
+    except TimeoutError:
+        reason = f"nothing comes from {path} for {_ANSWER_TIME:.0f} s: the server is starting or busy"
+        raise DeviceError(errno.ETIMEDOUT, reason, "try again in a moment") from None
     except OSError as error:
         raise DeviceError(error.errno or 0, f"nobody answers at {path}: {error.strerror}", _START) from None
     if message is None:

@@ -1,6 +1,5 @@
 """What the box answers on its admin socket: how it stands, and evidence, made from what runs right now."""
 
-import functools
 import os
 import re
 import time
@@ -12,43 +11,31 @@ from endocarp.box.evidence import Call, EvidenceCollector, ReportCall
 from endocarp.box.plan import PARTITIONS
 from endocarp.box.statements import statements
 from endocarp.client import connect
-from endocarp.crypto.digest import sha384
 from endocarp.errors import DecodeError, Refused
-from endocarp.shell.archive import read_sealed
-from endocarp.shell.channel import Child, cut
-from endocarp.shell.inventory import inventory
+from endocarp.shell.children import Running
 from endocarp.shell.machine import Machine
 from endocarp.shell.mailbox import Mailbox
 from endocarp.version import VERSION
 from endocarp.wire.admin import Measurement, PartitionStatus, ProcessState, ProcessStatus, Status
-from endocarp.wire.control import ROT_GONE, SandboxReport
-from endocarp.wire.evidence import StashEntry
+from endocarp.wire.control import ROT_GONE, TEXT_LIMIT, MemoryMode, SandboxReport, Seccomp
+from endocarp.wire.evidence import Component, StashEntry
+from endocarp.wire.text import truncate
 
 REPORT_TIME = 20.0
 """Seconds that the report of a partition may take: the front, which may have been taken over, passes it on."""
-_NOTHING_YET = SandboxReport(0, 0, 0, 0, 0, 0)
+_NOTHING_YET = SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY)
+_AGAIN = "try again in a moment"
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
-_components = functools.cache(inventory)
 
 
-class Running(Protocol):
-    """One process of the box, as `shell.box` knows it."""
-
-    name: str
-    image: bytes
-    child: Child
-    started: float
-    sandbox: SandboxReport | None
-
-
-class Box(Protocol):
+class BoxView(Protocol):
     """What is read of the box. Its thread may replace any of it at any moment, never change it in place."""
 
     machine: Machine
     mailbox: Mailbox | None
     boots: int
-    booted: bool
-    """Whether the boot under way, or the last one, has come to its end."""
+    complete: bool
+    """Whether every process serves, as far as the box knows."""
 
     @property
     def running(self) -> Mapping[str, Running]:
@@ -64,11 +51,12 @@ class Box(Protocol):
 
 
 class Answers:
-    """Answers about a box; `own` is what the box itself got of its sandbox."""
+    """Answers about a box; `own` is what the box itself got of its sandbox, `components` what it found beneath itself."""
 
-    def __init__(self, box: Box, own: SandboxReport) -> None:
+    def __init__(self, box: BoxView, own: SandboxReport, components: Sequence[Component]) -> None:
         self.box = box
         self.own = own
+        self.components = components
         self.started = time.monotonic()
 
     def status(self, now: float) -> Status:
@@ -77,17 +65,17 @@ class Answers:
         return Status(
             VERSION,
             box.machine.model,
-            cut(str(box.machine.state.root)),
+            _text(box.machine.state.root),
             box.boots,
-            processes=(self._own(now), *[self._process(one, now) for one in list(box.running.values())]),
+            processes=(self._own(now), *[self._process(one, now) for one in box.running.values()]),
             partitions=tuple(self._partition(number) for number in PARTITIONS),
-            measurements=tuple(Measurement(one.fw_id, one.name, one.digest) for one in list(box.stash_log)),
+            measurements=tuple(Measurement(one.fw_id, one.name, one.digest) for one in box.stash_log),
         )
 
     def _own(self, now: float) -> ProcessStatus:
         machine = self.box.machine
         uptime, pid = int((now - self.started) * 1000), os.getpid()
-        image = sha384(read_sealed(machine.images["box"]))
+        image = machine.images["box"].digest
         return ProcessStatus("box", ProcessState.SERVING, pid, 0, uptime, resident(pid), image, self.own)
 
     def _process(self, one: Running, now: float) -> ProcessStatus:
@@ -99,34 +87,33 @@ class Answers:
             self.box.restarts.get(one.name, 0),
             int((now - one.started) * 1000),
             resident(pid),
-            one.image,
+            one.image.digest,
             one.sandbox or _NOTHING_YET,
         )
 
     def _partition(self, number: int) -> PartitionStatus:
         state = self.box.machine.state
         doors = (state.native_socket(number), state.p11_kit_socket(number))
-        return PartitionStatus(number, *(cut(str(door)) for door in doors))
+        return PartitionStatus(number, *(_text(door) for door in doors))
 
     def evidence(self, nonce: bytes) -> bytes:
         """Collect evidence over a nonce of 32 octets.
 
-        Raises Refused `process.rot` while the server is being reset, DeviceError where a vault does not answer.
+        Raises Refused `process.starting` where a process is being started, `process.rot` where the root of trust goes
+        away meanwhile, DeviceError where a vault does not answer.
         """
         box = self.box
-        # One root of trust answers to the end: what one boot said never meets the log of another.
-        mailbox = box.mailbox
-        if mailbox is None or not box.booted:
-            raise _being_reset()
-        sandboxes = {"box": self.own} | {
-            one.name: one.sandbox for one in list(box.running.values()) if one.sandbox is not None
-        }
+        # The same processes answer to the end: what one life of them said never meets the log of another.
+        running, mailbox = box.running, box.mailbox
+        serving = {one.name: one.sandbox for one in running.values() if one.sandbox is not None}
+        if mailbox is None or not box.complete or len(serving) < len(running):
+            raise _starting()
         collector = EvidenceCollector(
             nonce,
             stash_log=box.stash_log,
             partitions=PARTITIONS,
-            inventory=_components(),
-            statements=statements(sandboxes),
+            inventory=self.components,
+            statements=statements({"box": self.own, **serving}),
         )
         asking = collector.requests()
         call = next(asking)
@@ -134,6 +121,8 @@ class Answers:
             try:
                 call = asking.send(self._answer(call, mailbox))
             except StopIteration as done:
+                if box.running is not running:
+                    raise _starting() from None
                 return bytes(done.value)
 
     def _answer(self, call: Call | ReportCall, mailbox: Mailbox) -> bytes:
@@ -144,11 +133,15 @@ class Answers:
         try:
             return mailbox.call(call.request)
         except (OSError, DecodeError):  # it is gone, which the box hears just now
-            raise _being_reset() from None
+            raise Refused(ROT_GONE, "the root of trust is being reset", _AGAIN) from None
 
 
-def _being_reset() -> Refused:
-    return Refused(ROT_GONE, "the root of trust is being reset", "try again in a moment")
+def _starting() -> Refused:
+    return Refused("process.starting", "a process of the server is being started", _AGAIN)
+
+
+def _text(path: Path) -> str:
+    return truncate(str(path), TEXT_LIMIT)
 
 
 def resident(pid: int) -> int:

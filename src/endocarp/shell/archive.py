@@ -35,7 +35,9 @@ from {entry} import main
 
 main()
 """
-_REBUILD = "start once with --rebuild"
+REBUILD = "start once with --rebuild"
+CHANGED = f"if you changed it on purpose, {REBUILD}"
+"""Advice: where an image is missing, and where it is not what was signed."""
 
 
 def source_tree(root: Path = SOURCE) -> dict[str, tuple[str, bytes]]:
@@ -80,7 +82,7 @@ def build(entry: str, tree: Mapping[str, tuple[str, bytes]]) -> bytes:
     Raises UsageError where `tree` has no such module.
     """
     if entry not in tree:
-        raise UsageError(f"no module {entry} to build an archive of")
+        raise UsageError(f"no module {entry} to build an archive of", "install endocarp again, as a whole")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in closure(entry, tree):
@@ -124,21 +126,24 @@ def read_sealed(fd: int) -> bytes:
         raise Refused("image.seal", "the image is not in sealed memory", hint)
     size = os.fstat(fd).st_size
     if size > MAX_IMAGE:
-        raise _too_large("the image")
+        raise Refused("image.size", _too_large("the image"), REBUILD)
     return os.pread(fd, size, 0)
 
 
-def load(path: Path) -> bytes:
-    """Read an image from disk. Raises Refused `image.missing` where it is not there, `image.size` where too large."""
+def load(path: Path, rule: str = "", hint: str = REBUILD) -> bytes:
+    """Read an image from disk. Raises Refused `image.missing` where it is not there, `image.size` where too large.
+
+    What is no image is refused under a rule of its own, with its own advice.
+    """
     try:
         with path.open("rb") as source:
             octets = source.read(MAX_IMAGE + 1)
     except OSError as error:
-        raise Refused("image.missing", f"{path}: {error.strerror}", _REBUILD) from None
+        raise Refused(rule or "image.missing", f"{path}: {error.strerror}", hint) from None
     if len(octets) > MAX_IMAGE:
-        raise _too_large(str(path))
+        raise Refused(rule or "image.size", _too_large(path), hint)
     return octets
 
 
-def _too_large(what: str) -> Refused:
-    return Refused("image.size", f"{what} has more than {MAX_IMAGE} octets", _REBUILD)
+def _too_large(what: object) -> str:
+    return f"{what} has more than {MAX_IMAGE} octets"

@@ -1,9 +1,10 @@
 """The control channel between a process and the one that started it (`wire.control`), with descriptors.
 
 Also how a process is started: by exec of the interpreter on a sealed archive, with nothing inherited but the
-descriptors that are named, standard output and error, and an environment that names the language alone.
+descriptors that are named, standard error, and an environment that names the language alone.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -13,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from endocarp.errors import DecodeError, EndocarpError, Refused
-from endocarp.shell.memory import MemoryMode
 from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     MAX_MESSAGE,
@@ -21,6 +21,7 @@ from endocarp.wire.control import (
     TEXT_LIMIT,
     ControlMessage,
     Failed,
+    MemoryMode,
     Note,
     Pair,
     Progress,
@@ -28,6 +29,7 @@ from endocarp.wire.control import (
     SandboxReport,
     Stop,
 )
+from endocarp.wire.text import truncate
 
 _FD_SIZE = struct.calcsize("i")
 _LANGUAGE = {"LANG": "C.UTF-8"}
@@ -69,10 +71,15 @@ class Channel:
                 os.close(fd)
             raise
 
+    def end(self) -> None:
+        """Let both ends hear that this is the end, whoever waits in `receive` now included."""
+        with contextlib.suppress(OSError):  # it is so already
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def progress(self, text: str) -> None:
         """Tell a step that was taken; that nobody listens any more is no reason to stop here."""
         try:
-            self.send(Progress(cut(text)))
+            self.send(Progress(_text(text)))
         except OSError:
             return
 
@@ -87,14 +94,13 @@ class Channel:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code
         try:
-            self.send(Failed(rule, cut(getattr(error, "reason", str(error))), cut(error.advice())))
+            self.send(Failed(rule, _text(getattr(error, "reason", str(error))), _text(error.advice())))
         except OSError:
             return
 
 
-def cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Return what of `text` fits `limit` octets of UTF-8; octets of a path that are no text are spelt out."""
-    return text.encode(errors="backslashreplace")[:limit].decode(errors="ignore")
+def _text(text: str) -> str:
+    return truncate(text, TEXT_LIMIT)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -110,27 +116,40 @@ class Child:
     process: "subprocess.Popen[bytes]"
     channel: Channel
 
+    def kill(self) -> None:
+        """End the process as nothing in it can prevent, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
 
 def start(
-    name: str, image: int, arguments: Sequence[str] = (), descriptors: Mapping[str, int] | None = None
+    name: str,
+    image: int,
+    arguments: Sequence[str] = (),
+    descriptors: Mapping[str, int] | None = None,
+    *,
+    errors: int | None = None,
 ) -> Child:
     """Start the archive in the sealed descriptor `image` as a process of its own.
 
     `descriptors` are inherited, each told to the process as `--NAME NUMBER`; the control channel comes as `--control`.
+    What it writes on standard output nobody gets; `errors` is for standard error what it is for `subprocess.Popen`.
     """
     ours, theirs = pair()
     # A child has no descriptors to give.
     channel = Channel(ours, descriptors=0)
     given = {"control": theirs.fileno(), "image": image, **(descriptors or {})}
-    told = [word for key, fd in given.items() for word in (f"--{key}", str(fd))]
+    named = [word for key, fd in given.items() for word in (f"--{key}", str(fd))]
     with theirs:
         try:
             process = subprocess.Popen(
-                [*interpreter(image), *told, *arguments],
+                [*interpreter(image), *named, *arguments],
                 pass_fds=list(given.values()),
                 env=_LANGUAGE,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
                 start_new_session=True,
             )
         except BaseException:
@@ -146,10 +165,10 @@ def run(module: str, arguments: Sequence[str]) -> int:
 
 def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]) -> None:
     """Become the archive in the sealed descriptor `image`: same process, new program. Does not return."""
-    told = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]
+    named = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]
     for fd in (image, *descriptors.values()):
         os.set_inheritable(fd, True)
-    words = [*interpreter(image), "--image", str(image), *told, *arguments]
+    words = [*interpreter(image), "--image", str(image), *named, *arguments]
     os.execve(sys.executable, words, _LANGUAGE)  # noqa: S606
 
 
@@ -162,11 +181,6 @@ def interpreter(image: int) -> list[str]:
     return [sys.executable, "-I", "-S", f"/proc/self/fd/{image}", ":".join(packages)]
 
 
-def told(words: Sequence[str]) -> dict[str, str]:
-    """Return what a process was told on its command line by the one that started it: `--NAME VALUE` pairs."""
-    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-
-
 def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:
     """Put what a process got of its sandbox into its wire form."""
     return SandboxReport(
@@ -176,5 +190,5 @@ def sandbox_report(report: Report, memory: MemoryMode) -> SandboxReport:
         report.landlock_abi,
         report.seccomp,
         memory,
-        notes=tuple(Note(cut(text, NOTE_LIMIT)) for text in report.notes),
+        notes=tuple(Note(truncate(text, NOTE_LIMIT)) for text in report.notes),
     )

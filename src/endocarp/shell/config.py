@@ -171,16 +171,17 @@ def unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
-def write(path: Path, octets: bytes, *, mode: int = 0o600) -> None:
-    """Write a file as a whole or not at all: a new one beside it, to disk, then renamed over it."""
+def write(path: Path, octets: bytes | memoryview, *, mode: int = 0o600) -> None:
+    """Write a file as a whole or not at all: a new one beside it, to disk, then renamed over it. Copies nothing."""
     fresh = path.with_name(f"{path.name}.new")
     try:
         # What a crash left behind may have another mode: it makes way, it is not written into.
         fresh.unlink(missing_ok=True)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "wb") as out:
-            out.write(octets)
-            out.flush()
+        with os.fdopen(fd, "wb", buffering=0) as out:
+            rest = memoryview(octets)
+            while rest:
+                rest = rest[out.write(rest) :]
             os.fsync(out.fileno())
         fresh.replace(path)
         sync_directory(path.parent)

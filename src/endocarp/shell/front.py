@@ -9,26 +9,25 @@ import socket
 import struct
 import sys
 import threading
+from array import array
+from collections.abc import Mapping
 from functools import partial
 
-from endocarp.errors import DecodeError, EndocarpError
+from endocarp.errors import DecodeError
 from endocarp.hsm.token import TokenConnection
 from endocarp.line import Line
-from endocarp.shell.channel import Channel, pair, sandbox_report, told
-from endocarp.shell.memory import MemoryMode
+from endocarp.shell.channel import Channel, pair, sandbox_report
+from endocarp.shell.process import HELLO_LIMIT, PIECE, run_process, wait_for_stop
 from endocarp.shell.sandbox import FRONT, enter
 from endocarp.shell.serve import Conversation, in_thread, listen
 from endocarp.wire import hsm
-from endocarp.wire.control import Pair, Stop
+from endocarp.wire.control import MemoryMode
 from endocarp.wire.hsm import Hello, Status, Welcome
 
-HELLO_LIMIT = 64
-"""Octets that a client may send before it is known; a Hello has fewer."""
 HELLO_TIME = 5
 """Seconds that a client has for its Hello."""
 PAIRING_TIME = 10.0
 """Seconds that a client waits for a vault that is just being started again."""
-PIECE = 1 << 16
 LEAST_LIMIT = 4096
 """The most octets that are waited for at once: well below what a socket holds."""
 
@@ -84,10 +83,9 @@ class Front:
         if not is_own_user(connection):
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", HELLO_TIME, 0))
-        octets = connection.recv(HELLO_LIMIT)
         try:
-            hello = Hello.decode(octets)
-        except DecodeError:
+            hello = Hello.decode(connection.recv(HELLO_LIMIT))
+        except (DecodeError, BlockingIOError):  # the latter is what SO_RCVTIMEO ends by
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
         self._hand_on(partition, hello, connection)
@@ -108,11 +106,18 @@ class Front:
             Conversation(ApplicationLine(connection, core), core, ask=partial(_ask, vault)).run()
 
     def _hand_on(self, partition: int, hello: Hello, connection: socket.socket) -> None:
-        """Give a connection to the vault of a partition. Raises OSError where there is none."""
+        """Give a connection to the vault of a partition. Raises ConnectionError where there is none, or it takes none."""
         with self._paired:
             if not self._paired.wait_for(lambda: self._is_paired(partition), PAIRING_TIME):
                 raise ConnectionError(f"partition {partition} has no vault")
-            socket.send_fds(self._vaults[partition], [hello.encode()], [connection.fileno()])
+            beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [connection.fileno()]))]
+            try:
+                # Never wait here: whoever holds the lock keeps every other partition, and box, from being served.
+                self._vaults[partition].sendmsg([hello.encode()], beside, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                reason = f"the vault of partition {partition} takes no more connections"
+                print(reason, file=sys.stderr, flush=True)  # noqa: T201
+                raise ConnectionError(reason) from None
 
     def _is_paired(self, partition: int) -> bool:
         """Tell whether the channel to a vault is there and its other end has not gone."""
@@ -144,30 +149,18 @@ def is_own_user(connection: socket.socket) -> bool:
 
 def main() -> None:
     """Run the front; arguments as `shell.channel.start` gives them: the listening sockets `--native-N`, `--p11-kit-N`."""
-    arguments = told(sys.argv[1:])
-    control = Channel(socket.socket(fileno=int(arguments["control"])))
+    run_process(_serve)
+
+
+def _serve(arguments: Mapping[str, str], control: Channel) -> None:
     front = Front()
     serve = {"native": front.serve_native, "p11-kit": front.serve_token}
-    try:
-        report = enter(FRONT, required="require-sandbox" in arguments)
-        for name, descriptor in arguments.items():
-            door, _, number = name.rpartition("-")
-            if door in serve:
-                listener = socket.socket(fileno=int(descriptor))
-                in_thread(name, partial(listen, listener, name, partial(serve[door], int(number))))
-        control.ready(sandbox_report(report, MemoryMode.ORDINARY))
-        _take_pairs(control, front)
-    except EndocarpError as error:
-        control.failed(error)
-        sys.exit(1)
-
-
-def _take_pairs(control: Channel, front: Front) -> None:
-    """Take channels to vaults from box until it says stop, or is gone."""
-    while (received := control.receive()) is not None:
-        message, descriptors = received
-        if isinstance(message.body, Stop):
-            return
-        if isinstance(message.body, Pair):
-            for descriptor in descriptors:
-                front.pair(message.body.partition, socket.socket(fileno=descriptor))
+    report = enter(FRONT, required="require-sandbox" in arguments)
+    for name, descriptor in arguments.items():
+        door, _, number = name.rpartition("-")
+        if door in serve:
+            listener = socket.socket(fileno=int(descriptor))
+            # A front with a door that nobody opens is none: its end is what box hears.
+            in_thread(name, partial(listen, listener, name, partial(serve[door], int(number))), control.end)
+    control.ready(sandbox_report(report, MemoryMode.ORDINARY))
+    wait_for_stop(control, front.pair)

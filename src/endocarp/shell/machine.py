@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
-from endocarp.box.plan import PARTITIONS
+from endocarp.box.plan import KINDS, PARTITIONS
+from endocarp.crypto.digest import sha384
 from endocarp.errors import UsageError
-from endocarp.shell.archive import load, seal
+from endocarp.shell.archive import load, read_sealed, seal
 from endocarp.shell.config import State, make_private, unwritable
 from endocarp.shell.sockets import listen_at
 from endocarp.wire.mailbox import PopulateIdevEcc384Cert, PopulateIdevMldsa87Cert
 
-PROCESS_IMAGES = ("rom", "front", "vault")
+DEVICE_MODEL, DEVICE_IDEVID = "device.model", "device.idevid"
+"""The rules under which what came with the device is refused."""
+RESTORE = "put back a copy of it; it came with the device, and is not made again"
 _IDEVID: Mapping[str, type[PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]] = {
     "ecc384": PopulateIdevEcc384Cert,
     "mldsa87": PopulateIdevMldsa87Cert,
@@ -23,22 +26,37 @@ _IDEVID: Mapping[str, type[PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]] = 
 
 
 @dataclass(frozen=True)
+class SealedImage:
+    """An image that nobody can change any more: the descriptor of its memory, its size, and its SHA-384."""
+
+    descriptor: int
+    size: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, descriptor: int) -> "SealedImage":
+        """Hash what lies behind a descriptor. Raises Refused `image.seal` where that can still change."""
+        octets = read_sealed(descriptor)
+        return cls(descriptor, len(octets), sha384(octets))
+
+
+@dataclass(frozen=True)
 class Machine:
     """A state directory, taken into possession.
 
-    `images` are descriptors of sealed memory, by name; `idevid` hands in the device's certificates, by suite; `doors`
-    are the listening sockets of the front, by the names `native-N` and `p11-kit-N`.
+    `images` are those that processes are started from, and the box's own, by name; `idevid` hands in the device's
+    certificates, by suite; `doors` are the listening sockets of the front, by the names `native-N` and `p11-kit-N`.
     """
 
     state: State
     model: str
-    images: dict[str, int]
+    images: Mapping[str, SealedImage]
     firmware: bytes
     manifest: bytes
-    idevid: dict[str, PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]
+    idevid: Mapping[str, PopulateIdevEcc384Cert | PopulateIdevMldsa87Cert]
     mailbox: socket.socket
     admin: socket.socket
-    doors: dict[str, socket.socket]
+    doors: Mapping[str, socket.socket]
 
 
 @contextlib.contextmanager
@@ -46,23 +64,27 @@ def machine(state: State, own_image: int) -> Iterator[Machine]:
     """Take possession of a state directory and load what lies in it; `own_image` is the image of the box itself.
 
     Raises UsageError where another box runs on it, where others may enter it or where a socket cannot be made, Refused
-    where an image is missing.
+    where an image or a file of the device is missing.
     """
     with contextlib.ExitStack() as stack:
         make_private(state.root)
         stack.enter_context(locked(state))
         listeners = _listen(state, stack)
-        images = {"box": own_image}
-        for name in PROCESS_IMAGES:
-            images[name] = seal(load(state.archive(name)), name)
-            stack.callback(os.close, images[name])
+        images = {"box": SealedImage.of(own_image)}
+        for name in (kind.image for kind in KINDS.values()):
+            descriptor = seal(load(state.archive(name)), name)
+            stack.callback(os.close, descriptor)
+            images[name] = SealedImage.of(descriptor)
         yield Machine(
             state,
-            load(state.model).decode(errors="replace").strip(),
+            load(state.model, DEVICE_MODEL, RESTORE).decode(errors="replace").strip(),
             images,
             load(state.bundle),
             load(state.manifest),
-            {suite: request(load(state.idevid_certificate(suite))) for suite, request in _IDEVID.items()},
+            {
+                suite: request(load(state.idevid_certificate(suite), DEVICE_IDEVID, RESTORE))
+                for suite, request in _IDEVID.items()
+            },
             listeners.pop("mailbox"),
             listeners.pop("admin"),
             listeners,

@@ -3,35 +3,27 @@
 import socket
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from endocarp.errors import DeviceError
 from endocarp.wire.mailbox import MailboxClient, Reply, Request, decode_reply
+
+ANSWER_TIME = 30.0
+"""Seconds that the other side may be silent in the middle of a request: ROM verifies four signatures in less than one."""
 
 
 class Mailbox:
     """A mailbox at the other end of `connection`; callers in several threads take turns.
 
     Raises DeviceError where the mailbox answers an error, DecodeError where it speaks nonsense or is gone,
-    OSError where the socket fails. After one of the last two the connection is closed: what might still arrive
+    OSError where the socket fails or nothing comes for `ANSWER_TIME`. After one of the last two the connection is closed: what might still arrive
     belongs to no later request.
     """
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(ANSWER_TIME)
         self._socket = connection
         self._turn = threading.Lock()
-
-    @classmethod
-    def connect(cls, path: Path) -> "Mailbox":
-        """Connect to the mailbox socket of a server; raises OSError where nobody listens."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            connection.close()
-            raise
-        return cls(connection)
 
     def execute(self, request: Request[Reply], fds: Sequence[int] = ()) -> Reply:
         """Carry out `request`, with copies of `fds` beside it, and return its reply."""

@@ -9,7 +9,6 @@ here is what the process itself keeps at rest and between uses.
 
 import contextlib
 import ctypes
-import enum
 import errno
 import mmap
 import os
@@ -17,6 +16,7 @@ import threading
 from pathlib import Path
 
 from endocarp.errors import Refused
+from endocarp.wire.control import MemoryMode
 
 CHUNK = 64 << 10
 GRAIN = 64
@@ -31,32 +31,22 @@ _HINTS = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class MemoryMode(enum.IntEnum):
-    """How well secrets are kept, from worst to best; the number travels in reports."""
-
-    ORDINARY = 0
-    LOCKED = 1
-    SECRET = 2
-
-
-def secret_descriptor(size: int) -> tuple[int, MemoryMode]:
+def secret_descriptor(size: int) -> int:
     """Return a descriptor of `size` octets of the best memory there is; it may be inherited by a child.
 
     memfd_secret where the kernel has it, else an ordinary memfd, which the caller locks after mapping. Raises
     Refused `memory.secret` where not even that is to be had.
     """
-    fd = _libc.syscall(_MEMFD_SECRET, os.O_CLOEXEC)
-    mode = MemoryMode.SECRET
+    fd = int(_libc.syscall(_MEMFD_SECRET, os.O_CLOEXEC))
     try:
         if fd < 0:
             fd = os.memfd_create("secret", os.MFD_CLOEXEC)
-            mode = MemoryMode.ORDINARY
         os.ftruncate(fd, size)
     except OSError as error:
         if fd >= 0:
             os.close(fd)
         raise _out_of_memory(error) from None
-    return fd, mode
+    return fd
 
 
 def map_secret(fd: int, size: int) -> tuple[mmap.mmap, MemoryMode]:
@@ -139,7 +129,7 @@ class SecretMemory:
         return block
 
     def _grow(self, size: int) -> None:
-        fd, _ = secret_descriptor(size)
+        fd = secret_descriptor(size)
         try:
             region, mode = map_secret(fd, size)
         finally:

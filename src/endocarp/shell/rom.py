@@ -3,38 +3,52 @@
 import contextlib
 import socket
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from endocarp.core import Close
-from endocarp.errors import DecodeError, EndocarpError, Refused, UsageError
+from endocarp.errors import DecodeError, Refused, UsageError
+from endocarp.line import Line
 from endocarp.rot.fuses import Device
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.rom import Loaded, Rom
 from endocarp.shell.archive import read_sealed, seal
-from endocarp.shell.channel import Channel, told
-from endocarp.shell.stage import StageMemory, control_of, jump
+from endocarp.shell.channel import Channel
+from endocarp.shell.process import PIECE, run_process
+from endocarp.shell.serve import Conversation
+from endocarp.shell.stage import StageMemory, jump
 from endocarp.wire.mailbox import PL0_CALLER
+
+
+class BoxLine(Line):
+    """The line to box, which ends once ROM has taken firmware, or has refused it."""
+
+    def __init__(self, connection: socket.socket, rom: Rom) -> None:
+        super().__init__(connection, PIECE)
+        self._rom = rom
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        """Return a piece of the stream, as `Line` does; nothing where there is nothing more to say."""
+        if self._rom.result is not None or self._rom.fault is not None:
+            return b""
+        return super().receive(patience)
 
 
 def main() -> None:
     """Run the first stage; arguments as `shell.channel.start` gives them, `--device PATH` among them."""
-    arguments = told(sys.argv[1:])
-    control = control_of(arguments)
-    try:
-        memory = StageMemory()
-        device = _read_device(Path(arguments["device"]))
-        rom = Rom(device, memory.vault, read_sealed(int(arguments["image"])))
-        control.progress(f"rom: identity of {device.model} derived, self-tests passed, waits for firmware")
-        result = _serve(rom, socket.socket(fileno=int(arguments["pl0"])), control)
-        control.progress(
-            f"rom: firmware verified, vendor and owner signatures hold: FMC {_short(result.table.fmc_digest)}"
-        )
-        runtime = seal(result.runtime, "runtime")
-        jump(seal(result.fmc, "fmc"), result.table, arguments, vault=memory.descriptor, runtime=runtime)
-    except EndocarpError as error:
-        control.failed(error)
-        sys.exit(1)
+    run_process(_run)
+
+
+def _run(arguments: Mapping[str, str], control: Channel) -> None:
+    memory = StageMemory()
+    device = _read_device(Path(arguments["device"]))
+    rom = Rom(device, memory.vault, read_sealed(int(arguments["image"])))
+    control.progress(f"identity of {device.model} derived, self-tests passed, waits for firmware")
+    result = _take_firmware(rom, socket.socket(fileno=int(arguments["pl0"])))
+    control.progress(
+        f"firmware verified, vendor and owner signatures hold: FMC {result.table.fmc_digest.hex()[:16]}…"
+    )
+    runtime = seal(result.runtime, "runtime")
+    jump(seal(result.fmc, "fmc"), result.table, arguments, vault=memory.descriptor, runtime=runtime)
 
 
 def _read_device(path: Path) -> Device:
@@ -48,27 +62,17 @@ def _read_device(path: Path) -> Device:
         raise Refused("device", f"{path}: {error}", hint) from None
 
 
-def _serve(rom: Rom, pl0: socket.socket, control: Channel) -> Loaded:
-    """Answer the mailbox until firmware has been accepted; end where it is refused, once that has been answered."""
-    core = MailboxConnection(rom, PL0_CALLER)
-    while rom.result is None:
-        try:
-            data = pl0.recv(1 << 16)
-        except ConnectionResetError:
-            data = b""
-        events = core.receive(data, time.monotonic())
-        if rom.fault is not None:
-            control.failed(rom.fault)
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # box is gone: the next stage ends, or this one at the next piece
-            for message in core.outgoing():
-                pl0.sendall(message)
-        if rom.fault is not None or any(isinstance(event, Close) for event in events):
-            sys.exit(1)
+def _take_firmware(rom: Rom, pl0: socket.socket) -> Loaded:
+    """Answer the mailbox until firmware was accepted. Raises what it was refused for, once that has been answered.
+
+    Ends the process where box is gone before, or breaks the framing.
+    """
+    # Where box is gone, the next stage ends at its first piece, or this one now.
+    with contextlib.suppress(ConnectionError):
+        Conversation(BoxLine(pl0, rom), MailboxConnection(rom, PL0_CALLER)).run()
+    if rom.fault is not None:
+        raise rom.fault
+    if rom.result is None:
+        sys.exit(1)
     pl0.detach()
     return rom.result
-
-
-def _short(digest: bytes) -> str:
-    return f"{digest.hex()[:16]}…"

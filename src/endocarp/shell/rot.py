@@ -4,24 +4,21 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 import threading
+from collections.abc import Mapping
 
-from endocarp.errors import EndocarpError, Refused
+from endocarp.errors import Refused
 from endocarp.line import Line
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.rot.runtime import Runtime
 from endocarp.shell.archive import read_sealed
-from endocarp.shell.channel import Channel, sandbox_report, told
+from endocarp.shell.channel import Channel, sandbox_report
+from endocarp.shell.process import PIECE, run_process, wait_for_stop
 from endocarp.shell.sandbox import ROT, enter
 from endocarp.shell.serve import Conversation, attend, in_thread, listen
-from endocarp.shell.stage import StageMemory, control_of, read_table
-from endocarp.wire.control import Stop
+from endocarp.shell.stage import StageMemory, read_table
 from endocarp.wire.custody import MESSAGE_LIMIT
 from endocarp.wire.mailbox import PL0_CALLER, PL1_CALLER
-
-PIECE = 1 << 16
-"""The most octets of a stream that are taken at once."""
 
 
 class BoxLine(Line):
@@ -51,6 +48,7 @@ class BoxLine(Line):
             if self.channel is not None:
                 self.channel.close()
             self.channel = socket.socket(fileno=descriptor)
+            self._core.attach_channel()
             return
         with contextlib.suppress(Refused):
             self._core.attach(memoryview(read_sealed(descriptor)))
@@ -65,11 +63,11 @@ class RootOfTrust:
         self.lock = threading.Lock()
 
     def serve_box(self, connection: socket.socket) -> None:
-        """Answer box, which has privilege level 0; box takes the end of this for the death of the process."""
+        """Answer box, which has privilege level 0, until it is gone or breaks the framing."""
         core = MailboxConnection(self.runtime, PL0_CALLER)
         line = BoxLine(connection, core)
         with connection:
-            Conversation(line, core, self.lock, hand_over=lambda message: self._attach(line, message)).run()
+            Conversation(line, core, self.lock, attach=lambda message: self._attach(line, message)).run()
 
     def serve_caller(self, connection: socket.socket) -> None:
         """Answer a caller of the mailbox socket, who has privilege level 1."""
@@ -78,8 +76,7 @@ class RootOfTrust:
     def _attach(self, line: BoxLine, message: bytes) -> None:
         """Make the channel that came beside the command the custody channel that the runtime has granted."""
         channel, line.channel = line.channel, None
-        if channel is None:
-            return
+        assert channel is not None  # without one the runtime grants nothing
         core = self.runtime.custody(message)
         attend(
             channel,
@@ -90,28 +87,20 @@ class RootOfTrust:
 
 def main() -> None:
     """Run the last stage; arguments as `shell.stage.jump` gives them."""
-    arguments = told(sys.argv[1:])
-    control = control_of(arguments)
-    try:
-        memory = StageMemory(int(arguments["vault"]))
-        service = RootOfTrust(Runtime(read_table(arguments), memory.vault))
-        box = socket.socket(fileno=int(arguments["pl0"]))
-        mailbox = socket.socket(fileno=int(arguments["mailbox"]))
-        os.close(memory.descriptor)
-        report = enter(ROT, required="require-sandbox" in arguments)
-        in_thread("box", lambda: service.serve_box(box))
-        in_thread("mailbox", lambda: listen(mailbox, "mailbox", service.serve_caller))
-        control.ready(sandbox_report(report, memory.mode))
-        wait_for_stop(control)
-        with service.lock:
-            service.runtime.shut_down()
-    except EndocarpError as error:
-        control.failed(error)
-        sys.exit(1)
+    run_process(_serve)
 
 
-def wait_for_stop(control: Channel) -> None:
-    """Return once this process shall end: it was told to, or whoever started it is gone."""
-    while (received := control.receive()) is not None:
-        if isinstance(received[0].body, Stop):
-            return
+def _serve(arguments: Mapping[str, str], control: Channel) -> None:
+    memory = StageMemory(int(arguments["vault"]))
+    service = RootOfTrust(Runtime(read_table(arguments), memory.vault))
+    box = socket.socket(fileno=int(arguments["pl0"]))
+    mailbox = socket.socket(fileno=int(arguments["mailbox"]))
+    os.close(memory.descriptor)
+    report = enter(ROT, required="require-sandbox" in arguments)
+    # Without one of these two, this is no root of trust any more: its end is what box hears.
+    in_thread("box", lambda: service.serve_box(box), control.end)
+    in_thread("mailbox", lambda: listen(mailbox, "mailbox", service.serve_caller), control.end)
+    control.ready(sandbox_report(report, memory.mode))
+    wait_for_stop(control)
+    with service.lock:
+        service.runtime.shut_down()

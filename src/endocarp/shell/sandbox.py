@@ -2,7 +2,8 @@
 
 1. limits         no core dumps, as many descriptors as the user may have; no new privileges of any kind by exec
 2. not dumpable   no ptrace, no /proc/PID/mem for others of the same user, from now on: who has it open, keeps it
-3. Landlock       no path but those named; no TCP; no signals and abstract sockets to the outside
+3. Landlock       no path but those named; from ABI 4 on (Linux 6.7) no TCP, from ABI 6 on (6.12) no signals and no
+                  abstract sockets to the outside; on older kernels only the filter keeps from these
 4. seccomp        the system calls of the profile; what only an intruder would call kills the process
 
 Everything that will be needed is imported and opened before: the filter forbids `open`. Where the kernel or
@@ -12,7 +13,6 @@ All but the limits holds for the calling thread and those that it starts, so it 
 
 import contextlib
 import ctypes
-import enum
 import errno
 import os
 import resource
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from endocarp.errors import Refused
+from endocarp.wire.control import Seccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_DUMPABLE = 4
@@ -38,6 +39,7 @@ _SCOPES = (0, 0, 0, 0, 0, 0, 2, 2)
 # Rights on what stands below a directory: read and write files, list, remove, make regular files, truncate.
 _BELOW_DIRECTORY = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 5) | (1 << 8)
 _TRUNCATE = 1 << 14
+_DIRECTORY = "make it again, or take another state directory with --state"
 
 # What every process needs once it runs: its own memory, threads, descriptors that it has, time, entropy, the end.
 _RUNNING = """
@@ -57,13 +59,6 @@ _NEVER = """
     bpf delete_module execve execveat finit_module fork init_module io_uring_setup kexec_load keyctl mount
     perf_event_open pivot_root process_vm_readv process_vm_writev ptrace setns umount2 unshare userfaultfd vfork
 """.split()
-
-
-class Seccomp(enum.IntEnum):
-    """The states of seccomp, as /proc/PID/status counts them."""
-
-    OFF = 0
-    FILTER = 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every step of the sandbox holds."""
+        """Whether every step of the sandbox holds, Landlock as far as this kernel has it."""
         filtered = self.landlock_abi > 0 and self.seccomp is Seccomp.FILTER
         return self.no_new_privileges and self.not_dumpable and filtered and not self.notes
 
@@ -113,20 +108,25 @@ def enter(profile: Profile, *, required: bool = False) -> Report:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    privileges = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    dumpable = _prctl(_PR_SET_DUMPABLE, 0)
+    basic = (
+        _prctl("no_new_privs", _PR_SET_NO_NEW_PRIVS, 1, notes),
+        _prctl("not dumpable", _PR_SET_DUMPABLE, 0, notes),
+    )
     if profile.starts_processes:
         notes.append("starts the others: no Landlock, no seccomp")
-        return Report(privileges, dumpable, 0, Seccomp.OFF, tuple(notes))
-    library = _library()
-    _load_unwinder()
-    abi = _landlock(profile.directories, notes)
-    seccomp = _seccomp(library, profile.calls, notes)
-    report = Report(privileges, dumpable, abi, seccomp, tuple(notes))
-    if required and not report.complete:
+        report = Report(*basic, 0, Seccomp.OFF, tuple(notes))
+        holds = all(basic)
+    else:
+        library = _library()
+        _load_unwinder()
+        abi = _landlock(profile.directories, notes)
+        seccomp = _seccomp(library, profile.calls, notes)
+        report = Report(*basic, abi, seccomp, tuple(notes))
+        holds = report.complete
+    if required and not holds:
         raise Refused(
             "sandbox.incomplete",
-            f"the sandbox of {profile.name} lacks: {'; '.join(notes) or 'a basic step'}",
+            f"the sandbox of {profile.name} lacks: {'; '.join(report.notes)}",
             "install libseccomp2, run a kernel with Landlock, or start without --require-sandbox",
         )
     return report
@@ -138,8 +138,11 @@ def _other_threads() -> list[str]:
     return [f"threads that were started before, and stay outside: {others}"] if others else []
 
 
-def _prctl(option: int, value: int) -> bool:
-    return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
+def _prctl(name: str, option: int, value: int, notes: list[str]) -> bool:
+    if _libc.prctl(option, value, 0, 0, 0) == 0:
+        return True
+    notes.append(f"{name} did not take hold: {_last_error()}")
+    return False
 
 
 # --- Landlock -------------------------------------------------------------------------------------------------
@@ -178,12 +181,11 @@ def _allow_below(ruleset: int, directory: Path, rights: int) -> None:
     try:
         fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        hint = "make it again, or take another state directory with --state"
-        raise Refused("sandbox.landlock", f"{directory}: {error.strerror}", hint) from None
+        raise Refused("sandbox.landlock", f"{directory}: {error.strerror}", _DIRECTORY) from None
     try:
         rule = struct.pack("<Qi", (_BELOW_DIRECTORY | _TRUNCATE) & rights, fd)
         if _libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0) != 0:
-            raise Refused("sandbox.landlock", f"no rule for {directory}: {_last_error()}")
+            raise Refused("sandbox.landlock", f"no rule for {directory}: {_last_error()}", _DIRECTORY)
     finally:
         os.close(fd)
 

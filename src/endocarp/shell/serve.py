@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, assert_never, cast
 
-from endocarp.core import Ask, Close, Core, Event, HandOver, Job, Note
+from endocarp.core import Ask, Attach, Close, Core, Event, Job, Note
 from endocarp.errors import EndocarpError
 from endocarp.line import Line
 
@@ -42,8 +42,8 @@ class Asking(Core, Protocol):
 class Conversation:
     """One conversation: a core at one end of a line.
 
-    `lock` is what the core's decisions are made under, one of its own where others have no part in them; `ask` carries a question to the process behind; `hand_over`
-    passes the descriptor of this line on.
+    `lock` is what the core's decisions are made under, one of its own where others have no part in them; `ask` carries a question to the process behind; `attach`
+    serves the channel that came beside what was received.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Conversation:
         core: Core,
         lock: AbstractContextManager[object] | None = None,
         ask: Callable[[bytes], bytes] | None = None,
-        hand_over: Callable[[bytes], None] | None = None,
+        attach: Callable[[bytes], None] | None = None,
     ) -> None:
         self.line = line
         self.core = core
         self.lock = threading.Lock() if lock is None else lock
         self.ask = ask
-        self.hand_over = hand_over
+        self.attach = attach
 
     def run(self, first: bytes | None = None) -> None:
         """Talk until one side ends it; `first` is what arrived before this line was handed over."""
@@ -88,9 +88,9 @@ class Conversation:
                 case Ask():
                     self._send()
                     events += self._inquire(event)
-                case HandOver():
-                    if self.hand_over is not None:
-                        self.hand_over(event.message)
+                case Attach():
+                    assert self.attach is not None
+                    self.attach(event.message)
                 case Note():
                     print(f"{threading.current_thread().name}: {event.text}", file=sys.stderr, flush=True)  # noqa: T201
                 case Close():
@@ -123,26 +123,34 @@ class Conversation:
             self.line.send(message)
 
 
-def in_thread(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Run `work` in a thread of its own that does not keep the process alive."""
-    thread = threading.Thread(target=_guarded, args=(name, work), name=name, daemon=True)
+def in_thread(
+    name: str, work: Callable[[], None], done: Callable[[], None] = lambda: None
+) -> threading.Thread:
+    """Run `work` in a thread of its own that does not keep the process alive; `done` is called at the end of it.
+
+    That the other side is gone (ConnectionError, or TimeoutError where it had a time to answer in) ends it without a
+    word; whatever else it raises is told.
+    """
+    thread = threading.Thread(target=_guarded, args=(name, work, done), name=name, daemon=True)
     thread.start()
     return thread
 
 
-def _guarded(name: str, work: Callable[[], None]) -> None:
+def _guarded(name: str, work: Callable[[], None], done: Callable[[], None]) -> None:
     try:
         work()
-    except OSError:
-        return  # the other side is gone
+    except (ConnectionError, TimeoutError):
+        return
     except Exception:  # noqa: BLE001 - the one place: a fault of ours ends this conversation and no other
         print(f"{name}: {traceback.format_exc(limit=-4)}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:
+        done()
 
 
 def listen(
     listener: socket.socket, name: str, serve: Callable[[socket.socket], None], limit: int = MAX_CONNECTIONS
 ) -> None:
-    """Accept callers for ever, each served in a thread of its own and closed afterwards."""
+    """Accept callers until the listener is shut down, each served in a thread of its own and closed afterwards."""
     places = threading.BoundedSemaphore(limit)
     while True:
         places.acquire()
@@ -153,6 +161,8 @@ def listen(
             if error.errno in _WORN_OUT:
                 time.sleep(0.05)
                 continue
+            if error.errno == errno.EINVAL:  # accept(2): it does not listen any more
+                return
             raise
         attend(connection, name, serve, places.release)
 
@@ -169,14 +179,11 @@ def attend(
     """
 
     def work() -> None:
-        try:
-            with connection:
-                serve(connection)
-        finally:
-            done()
+        with connection:
+            serve(connection)
 
     try:
-        in_thread(name, work)
+        in_thread(name, work, done)
     except RuntimeError:
         connection.close()
         done()

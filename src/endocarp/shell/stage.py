@@ -6,7 +6,6 @@ secret memory that all three map; the hand-off table is sealed memory that each 
 
 import contextlib
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from endocarp.crypto.secret import keep_in
 from endocarp.rot import kv
 from endocarp.rot.kv import KeyVault
 from endocarp.shell.archive import read_sealed, seal
-from endocarp.shell.channel import Channel, replace
-from endocarp.shell.memory import MemoryMode, SecretMemory, map_secret, secret_descriptor
+from endocarp.shell.channel import replace
+from endocarp.shell.memory import SecretMemory, map_secret, secret_descriptor
+from endocarp.wire.control import MemoryMode
 from endocarp.wire.handoff import Handoff
 
 _STANDARD = 3
@@ -31,15 +31,10 @@ class StageMemory:
     def __init__(self, descriptor: int | None = None) -> None:
         secrets = SecretMemory()
         keep_in(secrets)
-        self.descriptor = secret_descriptor(kv.SIZE)[0] if descriptor is None else descriptor
+        self.descriptor = secret_descriptor(kv.SIZE) if descriptor is None else descriptor
         region, mode = map_secret(self.descriptor, kv.SIZE)
         self.vault = KeyVault(memoryview(region))
         self.mode: MemoryMode = min(secrets.mode, mode)
-
-
-def control_of(arguments: Mapping[str, str]) -> Channel:
-    """Return the control channel that this process was given."""
-    return Channel(socket.socket(fileno=int(arguments["control"])))
 
 
 def read_table(arguments: Mapping[str, str]) -> Handoff:

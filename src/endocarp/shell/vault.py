@@ -7,45 +7,40 @@ connection.
 import fcntl
 import os
 import socket
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from endocarp.crypto import selftest
 from endocarp.crypto.secret import Secret, keep_in
-from endocarp.errors import EndocarpError, Refused
+from endocarp.errors import Refused
 from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import Partition, open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.hsm.vault import VaultConnection
 from endocarp.line import Line
-from endocarp.shell.channel import Channel, sandbox_report, told
+from endocarp.shell.channel import Channel, sandbox_report
 from endocarp.shell.memory import SecretMemory, return_large_blocks
+from endocarp.shell.process import HELLO_LIMIT, run_process, wait_for_stop
 from endocarp.shell.sandbox import enter, vault_profile
 from endocarp.shell.serve import Conversation, attend, in_thread
 from endocarp.shell.storage import FileStorage
 from endocarp.wire import custody, hsm
-from endocarp.wire.control import ROT_GONE, Pair, SandboxReport, Stop
+from endocarp.wire.control import ROT_GONE, SandboxReport, Seccomp
 
-HELLO_LIMIT = 64
-"""Octets of the message beside a connection: a Hello has fewer."""
 MAX_CONNECTIONS = 2048
 """How many connections a vault holds at once; its store keeps descriptors to work with wherever 4,096 may be open."""
 
 
 def main() -> None:
-    """Run a vault; arguments as `shell.channel.start` gives them, and `--partition N --store DIR --custody FD`."""
-    arguments = told(sys.argv[1:])
-    control = Channel(socket.socket(fileno=int(arguments["control"])))
-    try:
-        _serve(arguments, control)
-    except EndocarpError as error:
-        control.failed(error)
-        sys.exit(1)
+    """Run a vault; arguments as `shell.channel.start` gives them, and `--partition N --store DIR --custody FD`.
+
+    `--served yes` tells that the partition has been served before: it is not made anew.
+    """
+    run_process(_serve)
 
 
-def _serve(arguments: dict[str, str], control: Channel) -> None:
+def _serve(arguments: Mapping[str, str], control: Channel) -> None:
     return_large_blocks()
     memory = SecretMemory()
     keep_in(memory)
@@ -54,12 +49,14 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     number, store = int(arguments["partition"]), Path(arguments["store"])
     # Both before there is anything to protect: no secret, and no octet of a store that anybody may have changed.
     wait_for_store(store)
+    if "served" in arguments:
+        see_that_it_is_there(store)
     got = enter(vault_profile(store), required="require-sandbox" in arguments)
     seal_key = Secret(ask(root_of_trust, custody.SealKey()).key)
     partition, pin = open_store(number, store, seal_key)
     if partition.torn:
         control.progress(
-            f"vault-{number}: the store ended in {partition.torn} octets of a write that a crash cut short; they are gone"
+            f"the store ended in {partition.torn} octets of a write that a crash cut short; they are gone"
         )
     identity = partition.identity
     certification = ask(
@@ -69,7 +66,8 @@ def _serve(arguments: dict[str, str], control: Channel) -> None:
     surroundings = Surroundings(certification, memory.mode.name.lower(), _for_report(report))
     vault = Vault(partition, surroundings, os.urandom, threading.RLock(), threading.Lock())
     control.ready(report, pin.decode() if pin else "")
-    _take_pairs(control, vault)
+    places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+    wait_for_stop(control, lambda _, channel: take_connections(channel, vault, places))
     seal_key.close()
 
 
@@ -86,6 +84,14 @@ def wait_for_store(store: Path) -> int:
         raise Refused("store-failed", f"{store}: {error.strerror}", hint) from None
     fcntl.flock(directory, fcntl.LOCK_EX)
     return directory
+
+
+def see_that_it_is_there(store: Path) -> None:
+    """Raise Refused where a store is empty: a partition that has been served would come back without keys, and new."""
+    path = FileStorage(store).path
+    if not path.exists() or path.stat().st_size == 0:
+        hint = "put back a copy of it; or start the server again: without one it makes an empty partition"
+        raise Refused("store-gone", f"{path} is gone", hint)
 
 
 def open_store(number: int, store: Path, seal_key: Secret) -> tuple[Partition, bytes | None]:
@@ -118,20 +124,8 @@ def _for_report(report: SandboxReport) -> dict[str, str]:
         "no_new_privileges": "yes" if report.no_new_privileges else "no",
         "not_dumpable": "yes" if report.not_dumpable else "no",
         "landlock": f"ABI {report.landlock_abi}" if report.landlock_abi else "no",
-        "seccomp": "filter" if report.seccomp else "no",
+        "seccomp": "filter" if report.seccomp is Seccomp.FILTER else "no",
     }
-
-
-def _take_pairs(control: Channel, vault: Vault) -> None:
-    """Take pair channels from box until it says stop, or is gone."""
-    places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-    while (received := control.receive()) is not None:
-        message, descriptors = received
-        if isinstance(message.body, Stop):
-            return
-        if isinstance(message.body, Pair):
-            for descriptor in descriptors:
-                take_connections(socket.socket(fileno=descriptor), vault, places)
 
 
 def take_connections(channel: socket.socket, vault: Vault, places: threading.BoundedSemaphore) -> None:

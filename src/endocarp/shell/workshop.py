@@ -5,13 +5,15 @@ would never be refused. It holds signing keys, so it is a process of its own tha
 All keys lie in the configuration directory; evidence calls them development keys.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from endocarp.box.plan import FIRMWARE
+from endocarp.box.plan import FIRMWARE, IMAGES, KINDS
 from endocarp.crypto import keys
 from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, UsageError
@@ -28,21 +30,11 @@ from endocarp.rot.fuses import manufacture
 from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.rot.provision import provision, root_authority, root_certificates
 from endocarp.shell.archive import build, load, source_tree
-from endocarp.shell.config import Config, State, make_private, unwritable, write
-from endocarp.shell.machine import locked
+from endocarp.shell.config import Config, State, make_private, sync_directory, unwritable, write
+from endocarp.shell.machine import DEVICE_MODEL, locked
 from endocarp.shell.relying import RelyingParty
 from endocarp.wire import pem
 from endocarp.wire.suites import Suite
-
-ENTRIES: Mapping[str, str] = {
-    "rom": "endocarp.shell.rom",
-    "fmc": "endocarp.shell.fmc",
-    "runtime": "endocarp.shell.rot",
-    "box": "endocarp.shell.box",
-    "front": "endocarp.shell.front",
-    "vault": "endocarp.shell.vault",
-}
-"""The module whose `main()` each archive runs."""
 
 ROOT_KEYS: Mapping[str, Suite] = {"root-ecc": Suite.P384, "root-mldsa": Suite.ML_DSA_87}
 """The keys of the provisioning authority, beside those that sign images."""
@@ -96,11 +88,12 @@ class Workshop:
         signing, root = self._signing_keys(), self._root_keys()
         model = self._model(root)
         tree = source_tree()
-        archives = {name: build(entry, tree) for name, entry in ENTRIES.items()}
+        archives = {name: build(image.entry, tree) for name, image in IMAGES.items()}
         images = {firmware_id: archives[name] for name, firmware_id in FIRMWARE.items()}
         bundle = build_bundle(archives["fmc"], archives["runtime"], signing)
         manifest = build_manifest(images, signing)
-        self._place({name: archives[name] for name in ("rom", *FIRMWARE)}, bundle, manifest)
+        beside = {"box", *(kind.image for kind in KINDS.values())}
+        fresh = self._prepare({name: archives[name] for name in beside}, bundle, manifest)
         found = references(model=model, bundle=bundle, manifest=manifest, images=images, rom=archives["rom"])
         anchor = root_certificates(model, root)
         RelyingParty(self.config).enrol(
@@ -108,10 +101,11 @@ class Workshop:
             pem.encode(pem.CERTIFICATE, anchor.ecc) + pem.encode(pem.CERTIFICATE, anchor.mldsa),
             json.dumps(found, indent=2) + "\n",
         )
+        self._place(fresh)
         self.tell(f"images: built and signed, reference values noted under {model}")
 
-    def _place(self, archives: Mapping[str, bytes], bundle: bytes, manifest: bytes) -> None:
-        """Put the images into the state directory, all of them or none."""
+    def _prepare(self, archives: Mapping[str, bytes], bundle: bytes, manifest: bytes) -> State:
+        """Write the images beside those that are there."""
         fresh = State(self.state.root / "building")
         shutil.rmtree(fresh.root, ignore_errors=True)
         make_private(fresh.images)
@@ -119,12 +113,21 @@ class Workshop:
             write(fresh.archive(name), octets)
         write(fresh.bundle, bundle)
         write(fresh.manifest, manifest)
-        shutil.rmtree(self.state.images, ignore_errors=True)
+        return fresh
+
+    def _place(self, fresh: State) -> None:
+        """Put fresh images in the place of those that are there, all of them or none."""
+        before = fresh.root / "before"
         try:
+            if self.state.images.exists():
+                self.state.images.rename(before)
             fresh.images.rename(self.state.images)
-            fresh.root.rmdir()
+            sync_directory(self.state.root)
         except OSError as error:
+            if before.exists() and not self.state.images.exists():
+                before.rename(self.state.images)
             raise unwritable(self.state.images, error) from None
+        shutil.rmtree(fresh.root, ignore_errors=True)
 
     def _model(self, root: KeyPair) -> str:
         """Return the name of the model root, under which the relying party will believe it.
@@ -133,7 +136,7 @@ class Workshop:
         """
         hint = "put back a copy of it, or name the configuration directory that the device was made with by --config"
         try:
-            found = load(self.state.model).decode("ascii").strip()
+            found = load(self.state.model, DEVICE_MODEL, hint).decode("ascii").strip()
         except UnicodeDecodeError:
             raise UsageError(f"{self.state.model} is damaged", hint) from None
         if found != _model_of(root):
@@ -148,11 +151,15 @@ class Workshop:
         return {suite: keys.load(suite, named[name]) for name, suite in ROOT_KEYS.items()}
 
     def _keys(self, wanted: Mapping[str, Suite]) -> dict[str, Secret]:
-        """Read keys by name; where none has ever been made, make them.
+        """Read keys by name; where none has ever been made, make them. Other servers may do so at the same moment.
 
         Raises UsageError where a device exists whose keys are gone: new ones could not sign for it.
         """
         make_private(self.config.keys)
+        with _alone_in(self.config.keys):
+            return self._keys_alone(wanted)
+
+    def _keys_alone(self, wanted: Mapping[str, Suite]) -> dict[str, Secret]:
         paths = {name: self.config.keys / f"{name}.key" for name in wanted}
         missing = [str(path) for path in paths.values() if not path.exists()]
         if missing and self.state.device.exists():
@@ -163,14 +170,27 @@ class Workshop:
         for name, suite in wanted.items():
             if not paths[name].exists():
                 with keys.generate(suite).export() as secret:
-                    write(paths[name], bytes(secret.view))
+                    write(paths[name], secret.view)
         return {name: _read_key(paths[name], suite) for name, suite in wanted.items()}
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Wait until nobody else is at work in a directory, and keep everybody out until the end."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read_key(path: Path, suite: Suite) -> Secret:
     """Read a key that was exported, and see that it is one. Raises UsageError, which names the file, where it is none."""
     try:
-        secret = Secret(path.read_bytes())
+        with path.open("rb", buffering=0) as source:
+            secret = Secret.empty(os.fstat(source.fileno()).st_size)
+            source.readinto(secret.view)
         keys.load(suite, secret)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", _RESTORE) from None

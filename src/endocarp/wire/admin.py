@@ -39,7 +39,6 @@ class ProcessState(enum.IntEnum):
 
     STARTING = 1
     SERVING = 2
-    STOPPED = 3
 
 
 class ProcessStatus(Struct):

@@ -38,15 +38,30 @@ class Note(Struct):
     text: Annotated[str, Text(u16, limit=NOTE_LIMIT)]
 
 
+class MemoryMode(enum.IntEnum):
+    """How well a process keeps its secrets, from worst to best (see `shell.memory`)."""
+
+    ORDINARY = 0
+    LOCKED = 1
+    SECRET = 2
+
+
+class Seccomp(enum.IntEnum):
+    """The states of seccomp, as /proc/PID/status counts them."""
+
+    OFF = 0
+    FILTER = 2
+
+
 class SandboxReport(Struct):
-    """What a process got of its sandbox; memory: 0 ordinary, 1 locked, 2 secret (see `shell.memory`)."""
+    """What a process got of its sandbox."""
 
     uid: U32
     no_new_privileges: U8
     not_dumpable: U8
     landlock_abi: U8
-    seccomp: U8
-    memory: U8
+    seccomp: Annotated[Seccomp, u8]
+    memory: Annotated[MemoryMode, u8]
     note_count: U8 = measured()
     notes: Annotated[tuple[Note, ...], Items(Note, "note_count", limit=16)] = ()
 

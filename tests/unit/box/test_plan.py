@@ -1,17 +1,29 @@
 """What a box runs: its tables."""
 
+from importlib.util import find_spec
+
 import pytest
 
-from endocarp.box.plan import FIRMWARE, ON_DEATH, PARTITIONS, Remedy, kind_of, vault_name
+from endocarp.box.plan import FIRMWARE, IMAGES, KINDS, PARTITIONS, Remedy, kind_of, vault_name
 from endocarp.wire.manifest import FirmwareId
 
 
-def test_each_process_but_the_box_has_a_remedy() -> None:
-    assert set(ON_DEATH) == {"rot", *FIRMWARE} - {"box"}
+def test_each_process_but_the_box_is_of_a_kind_that_runs_an_image() -> None:
+    assert set(KINDS) == {"rot", *FIRMWARE} - {"box"}
+    assert {kind.image for kind in KINDS.values()} <= set(IMAGES)
+
+
+def test_each_image_runs_a_module_that_is_there() -> None:
+    for image in IMAGES.values():
+        assert find_spec(image.entry) is not None
 
 
 def test_only_the_death_of_the_root_of_trust_resets_the_server() -> None:
-    assert [kind for kind, remedy in ON_DEATH.items() if remedy is Remedy.RESET] == ["rot"]
+    assert [name for name, kind in KINDS.items() if kind.on_death is Remedy.RESET] == ["rot"]
+
+
+def test_the_root_of_trust_is_there_before_the_vaults_and_these_before_the_front() -> None:
+    assert list(KINDS) == ["rot", "vault", "front"]
 
 
 def test_the_box_is_measured_first() -> None:

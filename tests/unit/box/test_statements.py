@@ -6,12 +6,18 @@ from typing import Any, cast
 import pytest
 
 from endocarp.box.statements import MODELLED, statements
-from endocarp.wire.control import Note, SandboxReport
+from endocarp.wire.control import MemoryMode, Note, SandboxReport, Seccomp
 from endocarp.wire.evidence import Statement, Status
 
-WHOLE = SandboxReport(1000, 1, 1, 7, 2, 2)
+WHOLE = SandboxReport(1000, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET)
 NOTHING = SandboxReport(
-    1000, 0, 0, 0, 0, 0, notes=(Note("this kernel has no Landlock"), Note("no libseccomp"))
+    1000,
+    0,
+    0,
+    0,
+    Seccomp.OFF,
+    MemoryMode.ORDINARY,
+    notes=(Note("this kernel has no Landlock"), Note("no libseccomp")),
 )
 
 
@@ -33,9 +39,9 @@ def test_what_a_sandbox_lacks_is_claimed_as_absent_with_its_notes() -> None:
 
 
 def test_what_is_missing_without_a_note_is_still_told() -> None:
-    assert _of("rot", SandboxReport(0, 0, 1, 7, 2, 2))["no new privileges"] == Statement(
-        "rot", "no new privileges", Status.ABSENT, "not to be had here"
-    )
+    assert _of("rot", SandboxReport(0, 0, 1, 7, Seccomp.FILTER, MemoryMode.SECRET))[
+        "no new privileges"
+    ] == Statement("rot", "no new privileges", Status.ABSENT, "not to be had here")
 
 
 @pytest.mark.parametrize(
@@ -48,27 +54,20 @@ def test_what_is_missing_without_a_note_is_still_told() -> None:
     ],
 )
 def test_each_claim_stands_for_its_own_step(field: str, mechanism: str) -> None:
-    found = _of("front", dataclasses.replace(cast("Any", WHOLE), **{field: 0}))
+    found = _of("front", dataclasses.replace(cast("Any", WHOLE), **{field: Seccomp.OFF}))
     assert [one.mechanism for one in found.values() if one.status is Status.ABSENT] == [mechanism]
-
-
-@pytest.mark.parametrize("number", [1, 3, 255])
-def test_seccomp_in_another_state_than_a_filter_does_not_hold(number: int) -> None:
-    assert _of("front", SandboxReport(0, 1, 1, 7, number, 2))["seccomp"].status is Status.ABSENT
 
 
 @pytest.mark.parametrize(
     ("memory", "status", "word"),
     [
-        (0, Status.ABSENT, "ordinary"),
-        (1, Status.ENFORCED, "locked"),
-        (2, Status.ENFORCED, "memfd_secret"),
-        (3, Status.ABSENT, "means nothing"),
-        (255, Status.ABSENT, "means nothing"),
+        (MemoryMode.ORDINARY, Status.ABSENT, "ordinary"),
+        (MemoryMode.LOCKED, Status.ENFORCED, "locked"),
+        (MemoryMode.SECRET, Status.ENFORCED, "memfd_secret"),
     ],
 )
-def test_each_mode_of_memory_is_told_for_what_it_is(memory: int, status: Status, word: str) -> None:
-    found = _of("vault-0", SandboxReport(0, 1, 1, 7, 2, memory))["secret memory"]
+def test_each_mode_of_memory_is_told_for_what_it_is(memory: MemoryMode, status: Status, word: str) -> None:
+    found = _of("vault-0", SandboxReport(0, 1, 1, 7, Seccomp.FILTER, memory))["secret memory"]
     assert found.status is status
     assert word in found.detail
 
@@ -78,8 +77,12 @@ def test_what_is_only_modelled_is_always_told() -> None:
     assert not any(one.status is Status.ENFORCED for one in MODELLED)
 
 
-def test_without_a_process_only_the_images_are_claimed_to_be_enforced() -> None:
-    assert [one.subject for one in statements({}) if one.status is Status.ENFORCED] == ["images"]
+def test_what_rot_has_authorized_before_it_ran_is_claimed_and_the_box_is_not() -> None:
+    found = {one.subject: one.status for one in statements({}) if "image" in one.subject}
+    assert found == {"front and vault images": Status.ENFORCED, "box image": Status.ABSENT}
+    assert [one.subject for one in statements({}) if one.status is Status.ENFORCED] == [
+        "front and vault images"
+    ]
 
 
 def test_processes_are_told_apart_in_the_order_in_which_they_came() -> None:

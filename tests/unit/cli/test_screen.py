@@ -1,18 +1,20 @@
 """How a server stands, for people and for programs."""
 
+import dataclasses
 import json
 
 import pytest
 from rich.console import Console
 from tests.simulators.box import STATUS
 
-from endocarp.cli.screen import _duration, for_people, for_programs, memory_name, shortened
+from endocarp.cli.screen import _duration, for_people, for_programs, shortened
+from endocarp.wire.admin import ProcessState, Status
 
 
-def screen(width: int = 200) -> str:
+def screen(width: int = 200, found: Status = STATUS) -> str:
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
-        console.print(for_people(STATUS))
+        console.print(for_people(found))
     return captured.get()
 
 
@@ -34,7 +36,7 @@ def test_programs_get_numbers_and_whole_digests() -> None:
         20_480,
     )
     assert (vault["state"], vault["pid"], vault["restarts"], vault["image_sha384"]) == (
-        "starting",
+        "serving",
         42,
         3,
         "0f" * 48,
@@ -67,8 +69,16 @@ def test_a_process_stands_on_a_line_with_what_it_has_and_what_it_lacks() -> None
     assert sandbox_of_box.endswith("no new privileges, no ptrace, no landlock, no seccomp")
     assert box.endswith("holds none")
     vault, sandbox_of_vault = lines_of("vault-0")
-    assert vault.split()[1:] == ["42", "starting", "30", "MiB", "3", "secret"]
+    assert vault.split()[1:] == ["42", "1", "s", "30", "MiB", "3", "secret"]
     assert sandbox_of_vault.endswith(" new privileges, ptrace, landlock 7, seccomp (no [bold] step)")
+
+
+def test_what_a_process_has_and_lacks_is_not_told_before_it_serves() -> None:
+    starting = dataclasses.replace(STATUS.processes[1], state=ProcessState.STARTING)
+    shown = screen(found=dataclasses.replace(STATUS, processes=(starting,)))
+    vault, sandbox = (line.split() for line in shown.splitlines() if line.startswith("vault-0"))
+    assert vault[1:] == ["42", "starting", "30", "MiB", "3"]
+    assert sandbox[1:] == ["not", "known", "yet"]
 
 
 def test_a_digest_is_cut_to_what_an_eye_compares() -> None:
@@ -81,7 +91,3 @@ def test_a_digest_is_cut_to_what_an_eye_compares() -> None:
 )
 def test_a_time_is_shown_in_seconds_or_as_a_clock(milliseconds: int, shown: str) -> None:
     assert _duration(milliseconds) == shown
-
-
-def test_memory_has_a_name_even_where_a_later_version_tells_it() -> None:
-    assert [memory_name(number) for number in (0, 1, 2, 9)] == ["ordinary", "locked", "secret", "unknown 9"]

@@ -22,7 +22,7 @@ from endocarp.shell.config import Config, State
 from endocarp.wire.admin import GetStatus
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-READY = "channel.send(Ready(SandboxReport(0, 0, 0, 0, 0, 0), '12345678'))"
+READY = "channel.send(Ready(SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY), '12345678'))"
 SIGNALLED = """
     while True:
         os.kill(os.getppid(), signal.{})
@@ -32,11 +32,12 @@ SIGNALLED = """
 """
 BOX = """
 import os, select, signal, socket, sys
-from endocarp.shell.channel import Channel, told
-from endocarp.wire.control import Failed, Pair, Progress, Ready, SandboxReport, Stop
+from endocarp.shell.channel import Channel
+from endocarp.shell.process import parse_arguments
+from endocarp.wire.control import Failed, MemoryMode, Pair, Progress, Ready, SandboxReport, Seccomp, Stop
 
 def main():
-    arguments = told(sys.argv[1:])
+    arguments = parse_arguments(sys.argv[1:])
     channel = Channel(socket.socket(fileno=int(arguments["control"])))
     {}
 """
@@ -99,7 +100,7 @@ def test_the_first_start_makes_everything_and_serves_until_a_signal(
     done = up(state)
     stopping.join()
     lines = ended(done)
-    assert lines[0].startswith("rom      identity of MODEL-")
+    assert lines[0].startswith("rot      identity of MODEL-")
     assert lines[-1] == "up       stopped: as asked"
     assert sum(line.startswith("PIN: ") for line in done.output.splitlines()) == 1
     made = capfd.readouterr().err

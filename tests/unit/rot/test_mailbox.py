@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from endocarp.core import Close, Event, HandOver, Note
+from endocarp.core import Attach, Close, Event, Note
 from endocarp.errors import EndocarpError, PeerError, Refused, UsageError
 from endocarp.rot.dispatch import Call
 from endocarp.rot.mailbox import FRAME_TIME, MailboxConnection, number_of
@@ -29,7 +29,7 @@ class Echo:
         if call.command == 13:
             raise PeerError(0x1300, "unlucky")
         if call.command == 7:
-            call.events.append(HandOver(b"custody"))
+            call.events.append(Attach(b"custody"))
         return call.octets[::-1]
 
 
@@ -114,7 +114,7 @@ def test_the_end_of_the_stream_closes_the_connection(connection: MailboxConnecti
 
 def test_what_a_command_asks_of_the_shell_comes_out_as_events(connection: MailboxConnection) -> None:
     events: list[Event] = connection.receive(frame(7, b""), 0.0)
-    assert events == [HandOver(b"custody")]
+    assert events == [Attach(b"custody")]
 
 
 def test_attached_memory_belongs_to_the_next_frame_alone(connection: MailboxConnection, echo: Echo) -> None:
@@ -122,6 +122,12 @@ def test_attached_memory_belongs_to_the_next_frame_alone(connection: MailboxConn
     connection.attach(image)
     connection.receive(frame(1, b"") + frame(2, b""), 0.0)
     assert [call.attached for call in echo.calls] == [image, None]
+
+
+def test_a_channel_belongs_to_the_next_frame_alone(connection: MailboxConnection, echo: Echo) -> None:
+    connection.attach_channel()
+    connection.receive(frame(1, b"") + frame(2, b""), 0.0)
+    assert [call.channel for call in echo.calls] == [True, False]
 
 
 def test_attached_memory_waits_for_the_rest_of_its_frame(connection: MailboxConnection, echo: Echo) -> None:

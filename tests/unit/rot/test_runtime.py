@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from endocarp.core import HandOver
+from endocarp.core import Attach
 from endocarp.crypto import selftest
 from endocarp.crypto.digest import sha384
 from endocarp.crypto.selftest import TESTS, Algorithm
@@ -459,12 +459,23 @@ def test_an_authorized_vault_gets_its_channel(runtime: Runtime, manifest: bytes)
     execute(runtime, mailbox.SetAuthManifest(manifest))
     hand_over_image(runtime)
     request = mailbox.AttachCustody(3, VAULT)
-    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request))
+    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request), channel=True)
     runtime.execute(call)
     (event,) = call.events
-    assert isinstance(event, HandOver)
+    assert isinstance(event, Attach)
     channel = runtime.custody(event.message)
     assert (channel.partition, channel.image_digest) == (3, DIGEST)
+
+
+def test_custody_without_a_channel_is_refused(runtime: Runtime, manifest: bytes) -> None:
+    execute(runtime, mailbox.SetAuthManifest(manifest))
+    hand_over_image(runtime)
+    request = mailbox.AttachCustody(3, VAULT)
+    call = Call(PL0_CALLER, request.COMMAND, with_checksum(request))
+    with pytest.raises(PeerError, match="no channel") as refused:
+        runtime.execute(call)
+    assert refused.value.number == MailboxError.RUNTIME_MAILBOX_INVALID_PARAMS
+    assert call.events == []
 
 
 # --- DPE -------------------------------------------------------------------------------------------------------

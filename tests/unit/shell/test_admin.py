@@ -182,6 +182,26 @@ def test_a_box_that_dies_in_the_middle_of_its_answer_is_told(place: Path) -> Non
         ask(door, GetStatus())
 
 
+def test_a_box_that_is_busy_is_not_waited_for_for_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "_ANSWER_TIME", 0.05)
+    with (
+        listen_at(place / "other.sock", socket.SOCK_STREAM),  # as in a boot, nobody accepts
+        no_descriptor_leaks(),
+        pytest.raises(DeviceError, match="the server is starting or busy") as raised,
+    ):
+        ask(place / "other.sock", GetStatus())
+    assert (raised.value.number, raised.value.advice()) == (errno.ETIMEDOUT, "try again in a moment")
+
+
+def test_the_end_of_the_admin_socket_is_told(place: Path, box: BoxSimulator) -> None:
+    told = threading.Event()
+    with listen_at(place / "admin.sock", socket.SOCK_STREAM) as listener:
+        admin.serve_admin(listener, box, told.set)
+        assert not told.is_set()
+        listener.shutdown(socket.SHUT_RDWR)
+        assert told.wait(10)
+
+
 def test_an_answer_to_another_question_is_none(place: Path) -> None:
     evidence = AdminReply(body=Evidence(b"evidence")).encode()
     with (

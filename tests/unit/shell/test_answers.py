@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.simulators.relying import failed
@@ -24,6 +25,7 @@ from tests.simulators.root_of_trust import (
     manufacture_server,
 )
 
+from endocarp.client import Partition, connect
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.crypto.secret import Secret
@@ -32,11 +34,14 @@ from endocarp.hsm.operations import Vault
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.report import Surroundings
 from endocarp.rot.builder import references
+from endocarp.shell import answers as shell
 from endocarp.shell.answers import Answers, resident
 from endocarp.shell.archive import seal
 from endocarp.shell.channel import Channel, Child, pair
+from endocarp.shell.children import Running
 from endocarp.shell.config import State
-from endocarp.shell.machine import Machine
+from endocarp.shell.inventory import inventory
+from endocarp.shell.machine import Machine, SealedImage
 from endocarp.shell.mailbox import Mailbox
 from endocarp.shell.rot import RootOfTrust
 from endocarp.shell.sockets import listen_at
@@ -48,7 +53,7 @@ from endocarp.verifier.policy import ReferenceValues
 from endocarp.version import VERSION
 from endocarp.wire import custody, hsm, mailbox
 from endocarp.wire.admin import ProcessState, Status
-from endocarp.wire.control import Note, SandboxReport
+from endocarp.wire.control import MemoryMode, Note, SandboxReport, Seccomp
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence, StashEntry
 from endocarp.wire.hsm import Welcome
@@ -56,19 +61,9 @@ from endocarp.wire.manifest import FirmwareId
 from endocarp.wire.suites import Suite
 
 NOW = 1_800_000_000.0
-SANDBOX = SandboxReport(0, 1, 1, 7, 2, 2)
-OWN = SandboxReport(0, 1, 1, 0, 0, 0, notes=(Note("starts the others"),))
-
-
-@dataclass
-class Process:
-    """One process of the box."""
-
-    name: str
-    image: bytes
-    child: Child
-    started: float
-    sandbox: SandboxReport | None
+SANDBOX = SandboxReport(0, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET)
+COMPONENTS = inventory()
+OWN = SandboxReport(0, 1, 1, 0, Seccomp.OFF, MemoryMode.ORDINARY, notes=(Note("starts the others"),))
 
 
 @dataclass
@@ -78,8 +73,8 @@ class BoxSimulator:
     machine: Machine
     mailbox: Mailbox | None = None
     boots: int = 2
-    booted: bool = True
-    running: dict[str, Process] = field(default_factory=dict)
+    complete: bool = True
+    running: dict[str, Running] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     stash_log: list[StashEntry] = field(default_factory=list)
 
@@ -100,7 +95,9 @@ def box(place: Path) -> Iterator[BoxSimulator]:
     state.store(0).mkdir(parents=True)
     image = seal(IMAGES[FirmwareId.BOX], "box")
     with socket.socket() as unused:
-        yield BoxSimulator(Machine(state, MODEL, {"box": image}, b"", b"", {}, unused, unused, {}))
+        yield BoxSimulator(
+            Machine(state, MODEL, {"box": SealedImage.of(image)}, b"", b"", {}, unused, unused, {})
+        )
     os.close(image)
 
 
@@ -124,7 +121,7 @@ def vault_of(box: BoxSimulator, server: Server) -> Iterator[None]:
     """Serve partition 0 at its native door, with an identity that the root of trust has certified."""
     state = box.machine.state
     server.box.execute(mailbox.AttachCustody(0, FirmwareId.VAULT))
-    channel = server.runtime.custody(server.box.handed_over.pop())
+    channel = server.runtime.custody(server.box.attached.pop())
     storage = FileStorage(state.store(0))
     with Secret(ask(channel, custody.SealKey()).key) as seal_key:
         partition, _ = open_partition(0, storage, seal_key, os.urandom)
@@ -160,11 +157,17 @@ def child() -> Iterator[Child]:
         process.wait()
 
 
+def running(child: Child, name: str, started: float, sandbox: SandboxReport | None) -> Running:
+    """Return what the box knows of a process."""
+    image = SealedImage(-1, 0, name[:2].encode() * 24)
+    return Running(name, image, child, started, sandbox)
+
+
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_status_tells_of_the_box_itself_first(box: BoxSimulator) -> None:
-    found = Answers(box, OWN).status(time.monotonic() + 5)
+    found = Answers(box, OWN, COMPONENTS).status(time.monotonic() + 5)
     assert (found.version, found.model, found.boots) == (VERSION, MODEL, 2)
     assert found.state_directory == str(box.machine.state.root)
     (own,) = found.processes
@@ -180,26 +183,26 @@ def test_the_status_tells_of_every_process_what_it_runs_and_how_it_is_confined(
 ) -> None:
     now = time.monotonic()
     box.running = {
-        "rot": Process("rot", b"r" * 48, child, now - 3, SANDBOX),
-        "front": Process("front", b"f" * 48, child, now - 1, None),
+        "rot": running(child, "rot", now - 3, SANDBOX),
+        "front": running(child, "front", now - 1, None),
     }
     box.restarts = {"front": 4}
-    _, rot, front = Answers(box, OWN).status(now).processes
+    _, rot, front = Answers(box, OWN, COMPONENTS).status(now).processes
     assert (rot.state, rot.pid, rot.restarts, rot.uptime) == (
         ProcessState.SERVING,
         child.process.pid,
         0,
         3000,
     )
-    assert (rot.image, rot.sandbox) == (b"r" * 48, SANDBOX)
+    assert (rot.image, rot.sandbox) == (b"ro" * 24, SANDBOX)
     assert rot.resident > 0
     assert (front.name, front.state, front.restarts) == ("front", ProcessState.STARTING, 4)
-    assert front.sandbox == SandboxReport(0, 0, 0, 0, 0, 0)
+    assert front.sandbox == SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY)
 
 
 def test_the_status_tells_where_the_doors_are_and_what_was_measured(box: BoxSimulator) -> None:
     box.stash_log.append(StashEntry(FirmwareId.VAULT, "vault", b"v" * 48, 0))
-    found = Answers(box, OWN).status(time.monotonic())
+    found = Answers(box, OWN, COMPONENTS).status(time.monotonic())
     (partition,) = found.partitions
     state = box.machine.state
     assert (partition.native, partition.p11_kit) == (
@@ -211,7 +214,7 @@ def test_the_status_tells_where_the_doors_are_and_what_was_measured(box: BoxSimu
 
 def test_a_directory_whose_name_is_no_text_is_spelt_out(box: BoxSimulator) -> None:
     box.machine = Machine(**{**vars(box.machine), "state": State(Path(os.fsdecode(b"/srv/\xff")))})
-    found = Answers(box, OWN).status(time.monotonic())
+    found = Answers(box, OWN, COMPONENTS).status(time.monotonic())
     assert found.state_directory == "/srv/\\udcff"
     assert found.partitions[0].native.startswith("/srv/\\udcff/")
     assert found.encode()
@@ -237,10 +240,10 @@ def test_the_evidence_of_a_booted_server_is_believed(
     booted: BoxSimulator, server: Server, child: Child
 ) -> None:
     booted.running = {
-        "rot": Process("rot", bytes(48), child, 0.0, SANDBOX),
-        "front": Process("front", bytes(48), child, 0.0, None),
+        "rot": running(child, "rot", 0.0, SANDBOX),
+        "front": running(child, "front", 0.0, SANDBOX),
     }
-    octets = Answers(booted, OWN).evidence(NONCE)
+    octets = Answers(booted, OWN, COMPONENTS).evidence(NONCE)
     expected = references(model=MODEL, bundle=server.bundle, manifest=server.manifest, images=IMAGES, rom=ROM)
     roots = {suite: Certificate.parse(server.root[suite]) for suite in (Suite.P384, Suite.ML_DSA_87)}
     verdict = appraise(
@@ -249,22 +252,41 @@ def test_the_evidence_of_a_booted_server_is_believed(
     assert failed(verdict) == set()
     assert verdict.accepted
     evidence = Evidence.decode(SignedMessage.decode(octets).payload)
-    # Only what serves says what it got of its sandbox.
-    assert {"box", "rot"} <= {one.subject for one in evidence.statements}
-    assert "front" not in {one.subject for one in evidence.statements}
+    assert {"box", "rot", "front"} <= {one.subject for one in evidence.statements}
+    assert evidence.inventory == COMPONENTS
     assert any(one.name.startswith("interpreter") for one in evidence.inventory)
 
 
 def test_before_the_root_of_trust_is_there_evidence_is_refused(box: BoxSimulator) -> None:
     with pytest.raises(Refused) as raised:
-        Answers(box, OWN).evidence(NONCE)
-    assert (raised.value.rule, raised.value.advice()) == ("process.rot", "try again in a moment")
+        Answers(box, OWN, COMPONENTS).evidence(NONCE)
+    assert (raised.value.rule, raised.value.advice()) == ("process.starting", "try again in a moment")
 
 
 def test_in_the_middle_of_a_boot_evidence_is_refused(booted: BoxSimulator) -> None:
-    booted.booted = False
-    with pytest.raises(Refused, match=r"process\.rot"):
-        Answers(booted, OWN).evidence(NONCE)
+    booted.complete = False
+    with pytest.raises(Refused, match=r"process\.starting"):
+        Answers(booted, OWN, COMPONENTS).evidence(NONCE)
+
+
+def test_while_a_process_is_being_started_evidence_is_refused(booted: BoxSimulator, child: Child) -> None:
+    booted.running = {"rot": running(child, "rot", 0.0, SANDBOX), "front": running(child, "front", 0.0, None)}
+    with pytest.raises(Refused, match=r"process\.starting"):
+        Answers(booted, OWN, COMPONENTS).evidence(NONCE)
+
+
+def test_where_a_process_was_started_again_meanwhile_evidence_is_refused(
+    booted: BoxSimulator, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted.running = {"rot": running(child, "rot", 0.0, SANDBOX)}
+
+    def while_it_is_asked(*words: Any, **options: Any) -> Partition:
+        booted.running = {"rot": running(child, "rot", 1.0, SANDBOX)}
+        return connect(*words, **options)
+
+    monkeypatch.setattr(shell, "connect", while_it_is_asked)
+    with pytest.raises(Refused, match=r"process\.starting"):
+        Answers(booted, OWN, COMPONENTS).evidence(NONCE)
 
 
 def test_where_the_root_of_trust_dies_meanwhile_evidence_is_refused(box: BoxSimulator) -> None:
@@ -273,13 +295,13 @@ def test_where_the_root_of_trust_dies_meanwhile_evidence_is_refused(box: BoxSimu
     theirs.close()
     for _ in range(2):  # at the first question, and on a mailbox that is closed already
         with pytest.raises(Refused, match=r"process\.rot"):
-            Answers(box, OWN).evidence(NONCE)
+            Answers(box, OWN, COMPONENTS).evidence(NONCE)
 
 
 def test_where_a_vault_is_away_evidence_is_refused(booted: BoxSimulator) -> None:
     booted.machine.state.native_socket(0).unlink()
     with pytest.raises(DeviceError, match="nothing answers at unix:"):
-        Answers(booted, OWN).evidence(NONCE)
+        Answers(booted, OWN, COMPONENTS).evidence(NONCE)
 
 
 @pytest.mark.parametrize("answers", [0, 1])
@@ -303,5 +325,5 @@ def test_a_front_that_keeps_the_box_waiting_does_not_hold_its_admin_socket(
         stalling = threading.Thread(target=stall)
         stalling.start()
         with pytest.raises(DeviceError, match=r"no answer within 0\.2 s"):
-            Answers(booted, OWN).evidence(NONCE)
+            Answers(booted, OWN, COMPONENTS).evidence(NONCE)
         stalling.join(10)

@@ -1,18 +1,19 @@
 """The box: what it starts in which order, what it makes of what happens, with small programs in place of its images."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.simulators import puppet
-from tests.simulators.kernel import no_descriptor_leaks
+from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
 from tests.simulators.program import Program, program
 from tests.simulators.puppet import PIN, SANDBOX, encoded, settle
 
@@ -20,14 +21,17 @@ from endocarp.box.plan import FIRMWARE, PARTITIONS
 from endocarp.crypto.digest import sha384
 from endocarp.errors import Refused
 from endocarp.shell import box as shell
+from endocarp.shell import children, mailbox
 from endocarp.shell.admin import ask
 from endocarp.shell.archive import build, seal, source_tree
-from endocarp.shell.box import Box, Happened, Quit
-from endocarp.shell.channel import Channel, Child, pair, start, told
+from endocarp.shell.box import Box
+from endocarp.shell.channel import Channel, Child, pair, start
+from endocarp.shell.children import Event, Quit
 from endocarp.shell.config import State
 from endocarp.shell.machine import locked, machine
+from endocarp.shell.process import run_process
 from endocarp.wire.admin import GetStatus, ProcessState
-from endocarp.wire.control import ROT_GONE, ControlMessage, Failed, Progress, Ready, Stop
+from endocarp.wire.control import ROT_GONE, ControlMessage, Failed, Note, Progress, Ready, Stop
 from endocarp.wire.mailbox import (
     AuthorizeAndStashReply,
     AuthResult,
@@ -38,6 +42,8 @@ from endocarp.wire.mailbox import (
 )
 
 PATIENCE = 20.0
+ESCAPES = "\x1b[2J\x1b]0;x\x07\r\nvault-0: PIN: 1"
+SPELT_OUT = ESCAPES.encode("unicode_escape").decode()
 DIES = "os._exit(9)"
 DIES_ONCE = "\nif once('died'): os._exit(9)"
 
@@ -121,7 +127,7 @@ def running(box: Box) -> Iterator[list[Exception]]:
     try:
         yield ended
     finally:
-        box.happenings.put(Quit("by the test"))
+        box.children.events.put(Quit("by the test"))
         thread.join(PATIENCE)
         assert not thread.is_alive()
 
@@ -149,7 +155,7 @@ def test_everything_comes_up_in_order_and_front_and_vault_are_paired(state: Stat
             line.partition(", pid")[0] for line in account.lines if not line.startswith("vault-0: hears")
         ]
         assert ready[:6] == [
-            "rom: firmware verified",
+            "rot: firmware verified",
             "rot: serves",
             "manifest: signatures of vendor and owner hold",
             *(
@@ -158,7 +164,7 @@ def test_everything_comes_up_in_order_and_front_and_vault_are_paired(state: Stat
             ),
         ]
         assert sorted(ready[6:]) == ["front: serves", "vault-0: serves"]
-        assert (box.boots, box.pin) == (1, PIN)
+        assert (box.boots, box.complete, box.pin) == (1, True, PIN)
         assert [one.sandbox for one in box.running.values()] == [SANDBOX] * 3
 
 
@@ -173,7 +179,7 @@ def test_what_was_measured_is_what_runs(state: State) -> None:
         measured = {one.name: one.digest.hex() for one in box.stash_log}
         assert measured == {name: digest(state, name) for name in FIRMWARE}
         for name, image in (("rot", "rom"), ("vault-0", "vault"), ("front", "front")):
-            assert box.running[name].image.hex() == digest(state, image)
+            assert box.running[name].image.digest.hex() == digest(state, image)
 
 
 @pytest.mark.parametrize("required", [False, True])
@@ -204,15 +210,13 @@ def test_the_two_ends_of_a_custody_channel_go_to_rot_and_vault(state: State) -> 
 
 
 def test_a_bundle_that_rom_refuses_is_named_with_the_reason_of_rom(state: State) -> None:
-    says = (
-        f"if command == FIRMWARE_LOAD: progress('rom: looks'); failed({encoded(Failed('IMAGE_X', 'spoilt'))})"
-    )
+    says = f"if command == FIRMWARE_LOAD: progress('looks'); failed({encoded(Failed('IMAGE_X', 'spoilt'))})"
     rom = puppet.rot(state.root, results={Command.FIRMWARE_LOAD: 0xB0001}, after=says)
     with prepared(state, {"rom": rom}) as (box, account):
         error = refused(box)
         assert (error.rule, error.reason) == ("IMAGE_X", f"{state.bundle}: spoilt")
         assert "--rebuild" in error.advice()
-        account.wait_for("rom: looks")
+        account.wait_for("rot: looks")
 
 
 def test_a_bundle_that_rom_refuses_without_a_word_is_named_by_the_number(state: State) -> None:
@@ -282,7 +286,7 @@ def test_a_process_that_does_not_come_up_is_refused_in_the_end(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shell, "START_LIMIT", 0.3)
-    monkeypatch.setattr(shell, "STOP_LIMIT", 0.05)
+    monkeypatch.setattr(children, "STOP_LIMIT", 0.05)
     with prepared(state, {"vault": puppet.vault(state.root, first="time.sleep(20)")}) as (box, _):
         error = refused(box)
         assert (error.rule, "vault-0 did not come up" in error.reason) == ("process.start", True)
@@ -314,7 +318,8 @@ def test_a_process_that_never_serves_has_one_more_try_and_then_its_archive_is_na
     with prepared(state, {image: dead[image]}) as (box, account):
         error = refused(box)
         assert error.rule == "process.start"
-        assert error.reason == f"{state.archive(image)}: {name} dies before it serves"
+        assert error.reason == f"{name}, which runs {state.archive(image)}, died twice before it served"
+        assert error.advice().startswith("see above what it said")
         assert "--rebuild" in error.advice()
         account.wait_for(f"{name}: died")
 
@@ -335,7 +340,7 @@ def test_where_the_vault_dies_once_on_its_way_up_it_is_started_again(state: Stat
     with prepared(state, {"vault": puppet.vault(state.root, first=DIES_ONCE)}) as (box, account):
         box.boot()
         account.wait_for("vault-0: died, is started again")
-        assert (box.boots, dict(box.restarts)) == (1, {"vault-0": 1})
+        assert (box.boots, box.complete, box.restarts) == (1, True, {"vault-0": 1})
 
 
 def test_where_the_front_dies_while_the_vault_is_on_its_way_it_is_not_forgotten(state: State) -> None:
@@ -365,7 +370,7 @@ def test_where_rot_dies_while_the_vault_waits_for_it_the_server_is_reset(state: 
 
 
 def test_an_order_to_stop_ends_a_boot(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "STOP_LIMIT", 0.1)
+    monkeypatch.setattr(children, "STOP_LIMIT", 0.1)
     with prepared(state, {"vault": puppet.vault(state.root, first="time.sleep(20)")}) as (box, account):
         with running(box) as ended:
             account.wait_for("vault: measured")
@@ -401,13 +406,13 @@ def test_where_rot_dies_everything_is_started_from_cold(state: State) -> None:
 
 
 def test_what_processes_tell_while_they_serve_is_told(state: State) -> None:
-    tells = "progress('front: one more thing'); send(" + encoded(Failed("some.rule", "not well")) + ")"
+    tells = "progress('one more thing'); send(" + encoded(Failed("some.rule", "not well")) + ")"
     with (
         prepared(state, {"front": puppet.front(state.root, paired=tells)}) as (box, account),
         running(box) as ended,
     ):
         account.wait_for("front: one more thing")
-        account.wait_for("front: front: not well [some.rule]")
+        account.wait_for("front: not well [some.rule]")
         assert ended == []
 
 
@@ -423,8 +428,8 @@ def test_what_a_process_said_before_it_was_replaced_counts_for_nothing(state: St
         box.boot()
         old = Child("vault-0", box.running["vault-0"].child.process, box.running["front"].child.channel)
         for message in (ControlMessage(body=Ready(SANDBOX, "87654321")), None):
-            box.happenings.put(Happened(old, message))
-        box.happenings.put(Quit("by the test"))
+            box.children.events.put(Event(old, message))
+        box.children.events.put(Quit("by the test"))
         with pytest.raises(Exception, match="by the test"):
             box.run()
         assert (box.pin, dict(box.restarts)) == (PIN, {})
@@ -454,22 +459,171 @@ def test_to_pair_with_one_that_has_just_died_does_no_harm(state: State) -> None:
             box._pair(partition)
 
 
+# --- what a process that was taken over can do ------------------------------------------------------------------
+
+
+def test_what_a_process_says_comes_under_its_own_name_and_moves_no_terminal(state: State) -> None:
+    says = f"progress({ESCAPES!r}); failed({encoded(Failed('r' + ESCAPES, 'w' + ESCAPES, 'h' + ESCAPES))})"
+    with prepared(state, {"front": puppet.front(state.root, first=says)}) as (box, account):
+        error = refused(box)
+        account.wait_for(f"front: {SPELT_OUT}")
+        assert (error.rule, error.reason) == (f"r{SPELT_OUT}", f"front: w{SPELT_OUT}")
+        assert error.advice() == f"h{SPELT_OUT}"
+        assert all(line.isprintable() for line in account.lines)
+
+
+def test_what_a_process_lacks_is_told_in_words_that_move_no_terminal(state: State) -> None:
+    report = dataclasses.replace(SANDBOX, notes=(Note(ESCAPES), Note("\x1b" * 256)))
+    says = f"send({encoded(Ready(report))}); control.recv(1); os._exit(0)"
+    with prepared(state, {"vault": puppet.vault(state.root, first=says)}) as (box, account):
+        box.boot()
+        account.wait_for(f"({SPELT_OUT}; \\x1b\\x1b")
+        sandbox = box.running["vault-0"].sandbox
+        assert sandbox is not None
+        assert sandbox.encode()
+        assert all(note.text.isprintable() for note in sandbox.notes)
+
+
+def test_what_a_process_writes_on_standard_error_comes_under_its_name_and_nothing_else_comes(
+    state: State,
+) -> None:
+    writes = f"print({ESCAPES!r}, flush=True); sys.stderr.write({ESCAPES!r} + '\\nsecond ' + 'x' * 2000); sys.stderr.flush()"
+    with prepared(state, {"front": puppet.front(state.root, first=writes)}) as (box, account):
+        box.boot()
+        for line in SPELT_OUT.split("\\r\\n"):
+            account.wait_for(f"front: {line}")
+        account.wait_for("front: second xxx")
+        assert not any(line.startswith("vault-0: PIN") for line in account.lines)
+
+
+def test_the_traceback_of_a_process_that_dies_is_told_before_its_death(state: State) -> None:
+    with prepared(state, {"rom": puppet.rot(state.root, first="raise ValueError('a fault')")}) as (
+        box,
+        account,
+    ):
+        refused(box)
+        account.wait_for("rot: died")
+        told = account.lines.index("rot: ValueError: a fault")
+        assert told < account.lines.index("rot: died, the server is reset")
+
+
+def test_a_process_that_gives_up_while_the_server_runs_stops_nothing_but_itself(state: State) -> None:
+    gives_up = encoded(Failed("store-gone", "the store is gone", "put it back"))
+    vault = puppet.vault(state.root, first=f"\nif not once('first') and once('second'): failed({gives_up})")
+    with prepared(state, {"vault": vault}) as (box, account), running(box) as ended:
+        account.wait_for("vault-0: hears the front")
+        kill(box, "vault-0")
+        account.wait_for("vault-0: the store is gone [store-gone]")
+        account.wait_for("vault-0: hears the front", 2)
+        assert (box.restarts, ended) == ({"vault-0": 2}, [])
+
+
+def test_a_bystander_that_breaks_the_rules_while_another_starts_stops_nothing_but_itself(
+    state: State,
+) -> None:
+    says = f"\n            if not once('paired') and once('again'): send({encoded(Stop())})"
+    sends = "\n            channel.send(b'the front')"
+    # The front speaks out of turn as soon as it hears of the second vault; that one is still on its way a third time.
+    with (
+        prepared(state, {"front": puppet.front(state.root, paired=says + sends)}) as (box, account),
+        running(box) as ended,
+    ):
+        account.wait_for("vault-0: hears the front")
+        kill(box, "vault-0")
+        account.wait_for("front sent what it may not")
+        account.wait_for("front: died, is started again")
+        account.wait_for("vault-0: hears the front", 2)
+        assert ended == []
+
+
+def test_a_process_that_does_not_come_up_again_is_ended_and_tried_again(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "\nif not once('first') and once('second'): time.sleep(20)"
+    with (
+        prepared(state, {"vault": puppet.vault(state.root, first=slow)}) as (box, account),
+        running(box) as ended,
+    ):
+        account.wait_for("vault-0: hears the front")
+        monkeypatch.setattr(shell, "START_LIMIT", 1.0)
+        kill(box, "vault-0")
+        account.wait_for("vault-0: did not come up within 1 s")
+        account.wait_for("vault-0: hears the front", 2)
+        assert (box.restarts, ended) == ({"vault-0": 2}, [])
+
+
+def test_a_root_of_trust_that_does_not_answer_is_dead(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "ANSWER_TIME", 0.3)
+    monkeypatch.setattr(children, "STOP_LIMIT", 0.1)
+    hangs = f"if command == {int(Command.ATTACH_CUSTODY)} and once('hangs'): time.sleep(20)"
+    with prepared(state, {"rom": puppet.rot(state.root, before=hangs)}) as (box, account):
+        box.boot()
+        account.wait_for("rot: died, the server is reset")
+        assert (box.boots, box.complete) == (2, True)
+
+
+def test_only_a_vault_that_has_served_is_told_so(state: State) -> None:
+    tells = "progress(told.get('served', 'new'))"
+    with prepared(state, {"vault": puppet.vault(state.root, first=tells)}) as (box, account), running(box):
+        account.wait_for("vault-0: hears the front")
+        assert "vault-0: new" in account.lines
+        kill(box, "vault-0")
+        account.wait_for("vault-0: yes")
+        account.wait_for("vault-0: hears the front", 2)
+        kill(box, "rot")
+        account.wait_for("vault-0: yes", 2)
+
+
+# --- machines that lack something ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rot", "vault-0", "front"])
+def test_what_cannot_be_started_for_want_of_descriptors_is_tried_again(state: State, name: str) -> None:
+    with prepared(state) as (box, account), running(box) as ended:
+        account.wait_for("vault-0: hears the front")
+        with descriptors_left(0):
+            kill(box, name)
+            account.wait_for(f"{name}: cannot be started: [Errno 24] Too many open files", 2)
+        account.wait_for("vault-0: hears the front", 2)
+        assert ended == []
+
+
+def test_a_first_start_for_which_descriptors_are_wanting_says_so(state: State) -> None:
+    with prepared(state) as (box, _), descriptors_left(1):
+        error = refused(box)
+    assert error.rule == "process.start"
+    assert error.reason == "rot cannot be started: [Errno 24] Too many open files"
+    assert "ulimit -n" in error.advice()
+
+
+def test_where_no_thread_is_to_be_had_a_process_counts_as_dead(state: State) -> None:
+    with prepared(state) as (box, _):
+        box.boot()
+        before = threading.stack_size(1 << 47)  # more than there are addresses
+        try:
+            with pytest.raises(shell._Died, match="front") as died:
+                box._start_service("front")
+        finally:
+            threading.stack_size(before)
+        assert "start new thread" in died.value.reason
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
 def test_every_process_is_told_to_stop_and_one_that_does_not_is_killed(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "STOP_LIMIT", 0.1)
+    monkeypatch.setattr(children, "STOP_LIMIT", 0.1)
     programs = {
-        "vault": puppet.vault(state.root, paired="progress('vault-0: is told'); os._exit(0)"),
+        "vault": puppet.vault(state.root, paired="progress('is told'); os._exit(0)"),
         "front": puppet.front(state.root, paired="time.sleep(20)"),
     }
     with prepared(state, programs) as (box, _):
         box.boot()
-        children = {name: one.child for name, one in box.running.items()}
+        processes = {name: one.child.process for name, one in box.running.items()}
         box.stop_children()
-        codes = {name: child.process.returncode for name, child in children.items()}
+        codes = {name: process.returncode for name, process in processes.items()}
         assert codes["front"] == -signal.SIGKILL
         assert None not in codes.values()
         assert box.running == {}
@@ -493,7 +647,7 @@ def living(
     image = seal(b"the box", "box")
 
     def main() -> None:
-        shell.live(told(sys.argv[1:]), prepare)
+        run_process(partial(shell.live, prepare))
 
     with program(main, {"image": image}, "--state", str(state.root)) as found:
         yield found
@@ -531,16 +685,16 @@ def test_where_whoever_started_it_is_gone_it_stops_everything(state: State) -> N
     boxes: list[Box] = []
     with living(state, prepare=boxes.append) as box:
         until_ready(box)
-        children = [one.child.process for one in boxes.pop().running.values()]
+        processes = [one.child.process for one in boxes.pop().running.values()]
         box.channel.socket.close()
         assert box.wait() == 0
-        assert all(child.returncode is not None for child in children)
+        assert all(process.returncode is not None for process in processes)
 
 
 def test_where_whoever_started_it_goes_during_the_boot_it_stops_everything(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "STOP_LIMIT", 0.1)
+    monkeypatch.setattr(children, "STOP_LIMIT", 0.1)
     with living(state, {"vault": puppet.vault(state.root, first="time.sleep(20)")}) as box:
         box.progress()
         box.channel.socket.close()

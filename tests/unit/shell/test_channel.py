@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,25 +15,26 @@ from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
 
 from endocarp.errors import DecodeError, DeviceError, EndocarpError, PeerError, Refused, UsageError
 from endocarp.shell.archive import build, seal, source_tree
-from endocarp.shell.channel import Channel, Child, pair, replace, run, sandbox_report, start, told
-from endocarp.shell.memory import MemoryMode
-from endocarp.shell.sandbox import Report, Seccomp
+from endocarp.shell.channel import Channel, Child, pair, replace, run, sandbox_report, start
+from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     NOTE_LIMIT,
     TEXT_LIMIT,
     ControlMessage,
     Failed,
+    MemoryMode,
     Note,
     Pair,
     Progress,
     Ready,
     SandboxReport,
+    Seccomp,
     Stop,
 )
 
 BODIES = [
     Progress("rom: firmware verified"),
-    Ready(SandboxReport(1000, 1, 1, 7, 2, 2), "12345678"),
+    Ready(SandboxReport(1000, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET), "12345678"),
     Failed("image.seal", "not sealed", "seal it"),
     Pair(3),
     Stop(),
@@ -111,6 +115,17 @@ def test_the_end_of_the_other_side_is_the_end(ends: Ends) -> None:
     assert ends[1].receive() is None
 
 
+def test_an_end_that_one_side_makes_both_hear(ends: Ends) -> None:
+    heard: list[object] = []
+    waiting = threading.Thread(target=lambda: heard.append(ends[0].receive()))
+    waiting.start()
+    ends[0].end()
+    ends[0].end()
+    waiting.join(10)
+    assert heard == [None]
+    assert ends[1].receive() is None
+
+
 def test_the_end_of_a_side_that_did_not_listen_is_the_end_all_the_same(ends: Ends) -> None:
     ends[1].send(Stop())
     ends[0].socket.close()
@@ -135,7 +150,7 @@ def test_a_message_to_nobody_fails_but_an_account_to_nobody_does_not(ends: Ends)
         ends[0].send(Stop())
     ends[0].progress("still here")
     ends[0].failed(UsageError("over"))
-    ends[0].ready(SandboxReport(0, 0, 0, 0, 0, 0))
+    ends[0].ready(SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY))
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------
@@ -184,25 +199,17 @@ def test_a_path_that_is_no_text_is_spelt_out(ends: Ends) -> None:
 
 def test_a_report_of_the_sandbox_says_who_and_what() -> None:
     report = sandbox_report(Report(True, False, 5, Seccomp.OFF, ("one", "two")), MemoryMode.SECRET)
-    assert report == SandboxReport(os.getuid(), 1, 0, 5, 0, 2, notes=(Note("one"), Note("two")))
-
-
-def test_what_a_process_was_told_stands_in_pairs() -> None:
-    assert told(["--control", "3", "--state", "/s", "--native-0", "5"]) == {
-        "control": "3",
-        "state": "/s",
-        "native-0": "5",
-    }
-    assert told([]) == {}
-    with pytest.raises(ValueError, match="zip"):
-        told(["--control"])
+    assert report == SandboxReport(
+        os.getuid(), 1, 0, 5, Seccomp.OFF, MemoryMode.SECRET, notes=(Note("one"), Note("two"))
+    )
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
 
 TELLS_ALL = """
 import json, os, sys, socket
-from endocarp.shell.channel import Channel, told
+from endocarp.shell.channel import Channel
+from endocarp.shell.process import parse_arguments
 from endocarp.wire.control import Failed, Progress
 
 def main():
@@ -210,11 +217,11 @@ def main():
     descriptors = sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}"))
     descriptors = [fd for fd in descriptors if os.readlink(f"/proc/self/fd/{fd}") != f"/proc/{os.getpid()}/fd"]
     facts = {
-        "told": told(words), "descriptors": descriptors,
+        "told": parse_arguments(words), "descriptors": descriptors,
         "environment": sorted(os.environ), "directory": os.getcwd(), "session": os.getsid(0) == os.getpid(),
         "input": os.read(0, 1).decode(), "isolated": sys.flags.isolated, "arguments": words,
     }
-    control = Channel(socket.socket(fileno=int(told(words)["control"])))
+    control = Channel(socket.socket(fileno=int(parse_arguments(words)["control"])))
     for number in range(0, len(json.dumps(facts)), 1000):
         control.send(Progress(json.dumps(facts)[number:number + 1000]))
     control.receive()
@@ -222,13 +229,14 @@ def main():
 
 BECOMES = """
 import os, sys, socket
-from endocarp.shell.channel import replace, told
+from endocarp.shell.channel import replace
+from endocarp.shell.process import parse_arguments
 from endocarp.shell.memory import map_secret, secret_descriptor
 
 def main():
-    arguments = told(sys.argv[1:])
-    forgotten, _ = secret_descriptor(4096)
-    kept, _ = secret_descriptor(4096)
+    arguments = parse_arguments(sys.argv[1:])
+    forgotten = secret_descriptor(4096)
+    kept = secret_descriptor(4096)
     replace(int(arguments["next"]), ["--after", str(os.getpid())], {"control": int(arguments["control"]), "kept": kept})
 """
 
@@ -282,11 +290,12 @@ def test_the_death_of_a_process_is_heard_on_its_channel() -> None:
 
 GIVES = """
 import os, socket, sys
-from endocarp.shell.channel import Channel, told
+from endocarp.shell.channel import Channel
+from endocarp.shell.process import parse_arguments
 from endocarp.wire.control import Progress
 
 def main():
-    control = Channel(socket.socket(fileno=int(told(sys.argv[1:])["control"])))
+    control = Channel(socket.socket(fileno=int(parse_arguments(sys.argv[1:])["control"])))
     control.send(Progress("take these"), [1, 1, 1, 1])
 """
 
@@ -300,6 +309,37 @@ def test_a_process_cannot_press_descriptors_on_the_one_that_started_it() -> None
         assert child.channel.receive() is None
         child.process.wait()
         child.channel.socket.close()
+
+
+WRITES = """
+import sys
+def main():
+    print("nobody hears this", flush=True)
+    print("a fault", file=sys.stderr, flush=True)
+"""
+
+
+def test_what_a_process_prints_nobody_gets_and_its_errors_go_where_they_are_wanted(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    image = _program("writes", WRITES)
+    for errors in (None, subprocess.PIPE):
+        child = start("writes", image, errors=errors)
+        _, told = child.process.communicate(timeout=20)
+        assert told == (None if errors is None else b"a fault\n")
+        child.channel.socket.close()
+    os.close(image)
+    assert capfd.readouterr() == ("", "a fault\n")
+
+
+def test_a_process_is_killed_whatever_it_does() -> None:
+    image = _program("tells", TELLS_ALL)
+    child = start("tells", image)
+    os.close(image)
+    os.kill(child.process.pid, signal.SIGSTOP)
+    child.kill()
+    assert child.process.returncode == -signal.SIGKILL
+    child.channel.socket.close()
 
 
 def test_where_a_process_cannot_be_started_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:

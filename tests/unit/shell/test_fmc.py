@@ -41,7 +41,7 @@ def test_the_fmc_measures_the_runtime_and_leaves_what_the_runtime_serves_from(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nothing/python")  # the jump fails in its last step
     with jumped_to(server, "--require-sandbox", "yes") as (running, vault):
-        assert running.progress().startswith(f"fmc: runtime measured {sha384(RUNTIME).hex()[:16]}…")
+        assert running.progress().startswith(f"runtime measured {sha384(RUNTIME).hex()[:16]}…")
         assert running.wait() == 1
         assert isinstance(running.fault, FileNotFoundError)
         (table,) = left("handoff")

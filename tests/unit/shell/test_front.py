@@ -181,6 +181,17 @@ def test_the_end_of_box_is_the_end_of_the_front(doors: Doors) -> None:
     assert doors.program.wait() == 0
 
 
+def test_a_front_whose_door_nobody_opens_any_more_ends(place: Path) -> None:
+    with (
+        listen_at(place / "native.sock", socket.SOCK_SEQPACKET) as native,
+        program(shell.main, {f"native-{PARTITION}": native.fileno()}) as running,
+    ):
+        running.ready()
+        native.shutdown(socket.SHUT_RDWR)
+        assert running.said() is None
+        assert running.wait() == 0
+
+
 def test_where_a_step_of_the_sandbox_is_missing_and_required_it_does_not_serve() -> None:
     with program(shell.main, {}, "--require-sandbox", "yes") as running:
         # The tests' own threads stand outside: there is always a step missing here.
@@ -225,6 +236,26 @@ def test_of_two_channels_the_later_one_counts_and_the_earlier_one_is_closed(fron
             message, descriptors, _, _ = socket.recv_fds(second[1], 100, 1)
         assert message == HELLO.encode()
         for fd in descriptors:
+            os.close(fd)
+
+
+def test_a_vault_that_takes_nothing_more_costs_nobody_but_its_own_callers_anything(
+    front: Front, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stopped, other = pair(), pair()
+    with stopped[0], stopped[1], other[0], other[1]:
+        front.pair(PARTITION, stopped[0])
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stopped[0].send(HELLO.encode(), socket.MSG_DONTWAIT)
+        with served(front.serve_native) as client:
+            client.send(HELLO.encode())
+            assert client.recv(1) == b""
+        assert capfd.readouterr().err == f"the vault of partition {PARTITION} takes no more connections\n"
+        front.pair(PARTITION, other[0])
+        with served(front.serve_native) as client:
+            client.send(HELLO.encode())
+            _, (fd,), _, _ = socket.recv_fds(other[1], 100, 1)
             os.close(fd)
 
 

@@ -5,14 +5,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from tests.simulators.kernel import no_descriptor_leaks
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
+from endocarp.shell import mailbox as shell
 from endocarp.shell.mailbox import Mailbox
-from endocarp.shell.sockets import listen_at
 from endocarp.wire.mailbox import (
     FIRMWARE_LIMIT,
     FRAME_HEADER_SIZE,
@@ -213,23 +212,14 @@ def test_a_mailbox_that_is_closed_fails(ends: Ends) -> None:
         mailbox.execute(Version())
 
 
-# --- connecting -----------------------------------------------------------------------------------------------------
-
-
-def test_a_server_is_reached_at_its_mailbox_socket(tmp_path: Path) -> None:
-    path = tmp_path / "mailbox.sock"
-    with listen_at(path, socket.SOCK_STREAM) as listener:
-        mailbox = Mailbox.connect(path)
-        simulator = MailboxSimulator(listener.accept()[0], _version)
-        assert mailbox.execute(Version()) == VERSION
-        mailbox.close()
-        simulator.thread.join(10)
-
-
-def test_where_nobody_listens_nothing_stays_open(tmp_path: Path) -> None:
-    path = tmp_path / "mailbox.sock"
-    with no_descriptor_leaks(), pytest.raises(FileNotFoundError):
-        Mailbox.connect(path)
-    listen_at(path, socket.SOCK_STREAM).close()
-    with no_descriptor_leaks(), pytest.raises(ConnectionRefusedError):
-        Mailbox.connect(path)
+def test_a_mailbox_that_does_not_answer_fails_in_the_end_and_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shell, "ANSWER_TIME", 0.05)
+    ours, theirs = socket.socketpair()
+    with no_descriptor_leaks(), theirs:
+        mailbox = Mailbox(ours)
+        with pytest.raises(TimeoutError):
+            mailbox.execute(Version())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            mailbox.execute(Version())

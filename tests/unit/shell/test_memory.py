@@ -17,7 +17,8 @@ import pytest
 from tests.simulators.kernel import descriptors_left, in_child, lacking, no_descriptor_leaks
 
 from endocarp.errors import Refused
-from endocarp.shell.memory import CHUNK, GRAIN, MemoryMode, SecretMemory, map_secret, secret_descriptor
+from endocarp.shell.memory import CHUNK, GRAIN, SecretMemory, map_secret, secret_descriptor
+from endocarp.wire.control import MemoryMode
 
 MEMFD_SECRET = 447
 NO_MEMFD_SECRET = ("memfd_secret", errno.ENOSYS)
@@ -68,10 +69,10 @@ def _open_descriptors() -> int:
 
 @needs_memfd_secret
 def test_memory_is_secret_where_the_kernel_can_do_that() -> None:
-    fd, mode = secret_descriptor(CHUNK)
-    region, mapped = map_secret(fd, CHUNK)
+    fd = secret_descriptor(CHUNK)
+    region, mode = map_secret(fd, CHUNK)
     os.close(fd)
-    assert (mode, mapped) == (MemoryMode.SECRET, MemoryMode.SECRET)
+    assert mode is MemoryMode.SECRET
     assert {"lo", "dd", "dc"} <= set(_flags(_address(region)))
 
 
@@ -84,14 +85,14 @@ def test_secret_memory_is_not_read_past_its_owner() -> None:
 
 
 def test_without_memfd_secret_memory_is_locked_and_left_out_of_dumps_and_children() -> None:
-    def work() -> tuple[MemoryMode, MemoryMode, set[str]]:
-        fd, mode = secret_descriptor(CHUNK)
-        region, mapped = map_secret(fd, CHUNK)
+    def work() -> tuple[MemoryMode, set[str]]:
+        fd = secret_descriptor(CHUNK)
+        region, mode = map_secret(fd, CHUNK)
         os.close(fd)
-        return mode, mapped, set(_flags(_address(region)))
+        return mode, set(_flags(_address(region)))
 
-    mode, mapped, flags = lacking(NO_MEMFD_SECRET, work=work)
-    assert (mode, mapped) == (MemoryMode.ORDINARY, MemoryMode.LOCKED)
+    mode, flags = lacking(NO_MEMFD_SECRET, work=work)
+    assert mode is MemoryMode.LOCKED
     assert {"lo", "dd", "dc"} <= flags
 
 
@@ -102,7 +103,7 @@ def test_where_nothing_can_be_locked_memory_is_ordinary_and_is_said_to_be() -> N
 
 
 def _inheritable() -> bool:
-    fd, _ = secret_descriptor(CHUNK)
+    fd = secret_descriptor(CHUNK)
     try:
         return os.get_inheritable(fd)
     finally:
@@ -115,7 +116,7 @@ def test_no_program_inherits_secret_memory_unless_it_is_given_to_it() -> None:
 
 
 def _shared_with_a_child() -> str:
-    fd, _ = secret_descriptor(CHUNK)
+    fd = secret_descriptor(CHUNK)
     region, _ = map_secret(fd, CHUNK)
     region[:5] = b"given"
     script = (
@@ -156,7 +157,7 @@ def test_where_the_kernel_maps_no_more_the_refusal_says_which_limit_to_raise() -
     size = 0x123000
 
     def work() -> None:
-        fd, _ = secret_descriptor(size)
+        fd = secret_descriptor(size)
         try:
             map_secret(fd, size)
         finally:

@@ -13,6 +13,7 @@ from tests.simulators.root_of_trust import FMC, ROM, RUNTIME, Server, manufactur
 
 from endocarp.crypto.digest import sha384
 from endocarp.errors import DecodeError, DeviceError
+from endocarp.rot import mailbox as rot_mailbox
 from endocarp.shell import rom
 from endocarp.shell.archive import read_sealed, seal
 from endocarp.shell.mailbox import Mailbox
@@ -52,10 +53,10 @@ def reset(device: Path) -> Iterator[tuple[Program, Mailbox, socket.socket]]:
 
 def test_a_rom_takes_firmware_and_jumps_with_what_the_next_stage_needs(server: Server, device: Path) -> None:
     with reset(device) as (running, mailbox, _):
-        assert running.progress().startswith(f"rom: identity of {server.device.model} derived")
+        assert running.progress().startswith(f"identity of {server.device.model} derived")
         assert mailbox.execute(Version()).name.startswith(b"Caliptra")
         mailbox.execute(FirmwareLoad(server.bundle))
-        assert running.progress().startswith("rom: firmware verified")
+        assert running.progress().startswith("firmware verified")
         assert running.wait() == 1
         assert isinstance(running.fault, FileNotFoundError)
         assert [read_sealed(fd) for name in ("fmc", "runtime") for fd in left(name)] == [FMC, RUNTIME]
@@ -101,6 +102,17 @@ def test_a_box_that_goes_away_before_it_is_answered_ends_the_boot(server: Server
         running.progress()
         pl0.sendall(frame(Version.COMMAND, octets) * 2)
         pl0.close()
+        assert running.wait() == 1
+        assert running.fault is None
+
+
+def test_a_frame_that_does_not_come_to_its_end_ends_the_boot(
+    device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rot_mailbox, "FRAME_TIME", 0.05)
+    with reset(device) as (running, _, pl0):
+        running.progress()
+        pl0.sendall(FrameHeader(Version.COMMAND, 4).encode()[:3])
         assert running.wait() == 1
         assert running.fault is None
 

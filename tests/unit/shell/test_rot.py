@@ -18,14 +18,12 @@ from endocarp.rot import kv
 from endocarp.rot.mailbox import MailboxConnection
 from endocarp.shell import rot
 from endocarp.shell.archive import seal
-from endocarp.shell.channel import Channel, pair
 from endocarp.shell.mailbox import Mailbox
 from endocarp.shell.memory import map_secret
-from endocarp.shell.rot import BoxLine, RootOfTrust, wait_for_stop
-from endocarp.shell.sandbox import Seccomp
+from endocarp.shell.rot import BoxLine, RootOfTrust
 from endocarp.shell.sockets import listen_at
 from endocarp.wire import custody
-from endocarp.wire.control import Failed, Progress, Stop
+from endocarp.wire.control import Seccomp
 from endocarp.wire.mailbox import (
     PL0_CALLER,
     AttachCustody,
@@ -57,8 +55,10 @@ def server() -> Server:
 class Serving:
     """A runtime that serves, and the channels to it."""
 
-    def __init__(self, program: Program, pl0: socket.socket, door: Path, vault: int) -> None:
-        self.program, self.pl0, self.door, self.vault = program, pl0, door, vault
+    def __init__(
+        self, program: Program, pl0: socket.socket, door: Path, listener: socket.socket, vault: int
+    ) -> None:
+        self.program, self.pl0, self.door, self.listener, self.vault = program, pl0, door, listener, vault
         self.box = Mailbox(pl0)
 
 
@@ -70,7 +70,7 @@ def runtime(server: Server, directory: Path, *words: str) -> Iterator[Serving]:
     with left_by_fmc(server) as descriptors, ours, theirs, listen_at(door, socket.SOCK_STREAM) as listener:
         channels = {"pl0": theirs.fileno(), "mailbox": listener.fileno()}
         with program(rot.main, {**descriptors, **channels}, *words) as running:
-            yield Serving(running, ours, door, descriptors["vault"])
+            yield Serving(running, ours, door, listener, descriptors["vault"])
 
 
 @pytest.fixture
@@ -144,25 +144,25 @@ def test_where_a_step_of_the_sandbox_is_missing_and_required_it_does_not_serve(
         assert (failed.rule, "lacks" in failed.reason) == ("sandbox.incomplete", True)
 
 
-def test_it_waits_for_no_other_message_than_stop() -> None:
-    ours, theirs = (Channel(end) for end in pair())
-    with ours.socket, theirs.socket:
-        waiting = threading.Thread(target=wait_for_stop, args=(theirs,))
-        waiting.start()
-        for body in (Progress("go on"), Failed("rule", "go on")):
-            ours.send(body)
-        waiting.join(0.05)
-        assert waiting.is_alive()
-        ours.send(Stop())
-        waiting.join(10)
-        assert not waiting.is_alive()
+def test_where_nobody_answers_box_any_more_it_is_no_root_of_trust_and_ends(serving: Serving) -> None:
+    serving.pl0.sendall(FrameHeader(Version.COMMAND, 0xFFFFFFFF).encode())
+    assert serving.program.said() is None
+    assert serving.program.wait() == 0
+
+
+def test_where_nobody_listens_for_callers_any_more_it_ends(serving: Serving) -> None:
+    serving.listener.shutdown(socket.SHUT_RDWR)
+    assert serving.program.said() is None
+    assert serving.program.wait() == 0
 
 
 # --- callers --------------------------------------------------------------------------------------------------------
 
 
 def test_a_caller_of_the_socket_is_answered_but_has_not_what_is_for_box(serving: Serving) -> None:
-    with contextlib.closing(Mailbox.connect(serving.door)) as stranger:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(serving.door))
+    with contextlib.closing(Mailbox(connection)) as stranger:
         assert stranger.execute(Version()) == serving.box.execute(Version())
         with pytest.raises(DeviceError) as raised:
             stranger.execute(SetAuthManifest(b"mine"))
@@ -224,7 +224,14 @@ def test_without_an_authorized_vault_there_is_no_custody(serving: Serving) -> No
 
 def test_custody_is_granted_to_a_channel_not_to_thin_air(serving: Serving) -> None:
     authorize(serving)
-    serving.box.execute(AttachCustody(0, FirmwareId.VAULT))
+    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with first, second:
+        serving.box.execute(Version(), [first.fileno()])
+        # What came beside an earlier command belongs to that.
+        for _ in range(2):
+            with pytest.raises(DeviceError) as raised:
+                serving.box.execute(AttachCustody(0, FirmwareId.VAULT))
+            assert raised.value.number == MailboxError.RUNTIME_MAILBOX_INVALID_PARAMS
     assert serves(serving)
 
 

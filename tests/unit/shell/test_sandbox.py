@@ -29,11 +29,11 @@ from endocarp.shell.sandbox import (
     ROT,
     Profile,
     Report,
-    Seccomp,
     _allow_below,
     enter,
     vault_profile,
 )
+from endocarp.wire.control import Seccomp
 
 WHOLE = Report(no_new_privileges=True, not_dumpable=True, landlock_abi=7, seccomp=Seccomp.FILTER)
 OTHERS = "threads that were started before, and stay outside:"
@@ -522,12 +522,23 @@ def test_whoever_requires_the_sandbox_is_refused_where_a_step_is_missing() -> No
     assert "--require-sandbox" in raised.value.advice()
 
 
+@pytest.mark.parametrize(("step", "option"), [("no_new_privs", 38), ("not dumpable", 4)])
+def test_whoever_requires_the_sandbox_requires_of_the_box_what_it_can_have(step: str, option: int) -> None:
+    lacks = ("prctl", errno.EPERM, (0, option))
+    with pytest.raises(Refused) as raised:
+        lacking(lacks, work=lambda: enter(BOX, required=True))
+    assert raised.value.rule == "sandbox.incomplete"
+    assert f"the sandbox of box lacks: {OTHERS}" in raised.value.reason
+    assert f"{step} did not take hold: Operation not permitted" in raised.value.reason
+
+
 @needs_landlock
 @needs_seccomp
 def test_a_basic_step_that_fails_is_missing_too() -> None:
     dumpable = ("prctl", errno.EPERM, (0, 4))
     report = lacking(dumpable, work=lambda: enter(FRONT))
     assert (report.no_new_privileges, report.not_dumpable, report.complete) == (True, False, False)
+    assert "not dumpable did not take hold: Operation not permitted" in report.notes
 
 
 @needs_landlock

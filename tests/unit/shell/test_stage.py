@@ -16,10 +16,9 @@ from endocarp.crypto.secret import Secret
 from endocarp.errors import DecodeError, Refused, UsageError
 from endocarp.rot import kv
 from endocarp.shell.archive import build, read_sealed, seal, source_tree
-from endocarp.shell.channel import pair, start
-from endocarp.shell.memory import MemoryMode
-from endocarp.shell.stage import StageMemory, control_of, jump, read_table
-from endocarp.wire.control import Progress, Stop
+from endocarp.shell.channel import start
+from endocarp.shell.stage import StageMemory, jump, read_table
+from endocarp.wire.control import MemoryMode, Progress, Stop
 from endocarp.wire.handoff import Handoff
 
 
@@ -75,13 +74,6 @@ def test_a_hand_off_table_is_read_from_sealed_memory_only(table: int) -> None:
     os.close(damaged)
 
 
-def test_the_control_channel_is_the_one_that_was_named() -> None:
-    ours, theirs = pair()
-    with ours, control_of({"control": str(theirs.detach())}).socket as end:
-        end.sendall(b"hello")
-        assert ours.recv(16) == b"hello"
-
-
 def test_a_jump_that_fails_has_left_nothing_inheritable_but_what_is_named(
     table: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,12 +95,12 @@ def test_a_jump_that_fails_has_left_nothing_inheritable_but_what_is_named(
 
 JUMPS = """
 import os, sys
-from endocarp.shell.channel import told
+from endocarp.shell.process import parse_arguments
 from endocarp.shell.stage import jump
 from endocarp.wire.handoff import Handoff
 
 def main():
-    arguments = told(sys.argv[1:])
+    arguments = parse_arguments(sys.argv[1:])
     for fd in (0, 1, 2):
         os.set_inheritable(os.dup(fd), True)
     table = Handoff.decode(bytes.fromhex("TABLE"))
@@ -117,12 +109,14 @@ def main():
 
 TELLS = """
 import json, os, sys
-from endocarp.shell.channel import told
-from endocarp.shell.stage import control_of, read_table
+import socket
+from endocarp.shell.channel import Channel
+from endocarp.shell.process import parse_arguments
+from endocarp.shell.stage import read_table
 
 def main():
-    arguments = told(sys.argv[1:])
-    control = control_of(arguments)
+    arguments = parse_arguments(sys.argv[1:])
+    control = Channel(socket.socket(fileno=int(arguments["control"])))
     held = [int(name) for name in os.listdir("/proc/self/fd")]
     held = [fd for fd in held if os.path.exists(f"/proc/self/fd/{fd}")]
     control.progress(json.dumps([arguments, sorted(held), read_table(arguments).fmc_digest.hex(), os.getpid()]))

@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Path:
 def custody_of(server: Server, partition: int) -> Iterator[socket.socket]:
     """Yield the vault's end of a custody channel, with the root of trust at the other."""
     server.box.execute(mailbox.AttachCustody(partition, FirmwareId.VAULT))
-    core = server.runtime.custody(server.box.handed_over.pop())
+    core = server.runtime.custody(server.box.attached.pop())
     ours, theirs = pair()
     with ours, theirs:
         conversation = Conversation(Line(ours, custody.MESSAGE_LIMIT + 1), core)
@@ -248,6 +248,23 @@ def test_a_store_is_opened_with_the_seal_key_of_its_own_partition_only(server: S
         vault.ready()
     with custody_of(server, 0) as end, started(end, store) as vault:
         assert vault.failed().reason.startswith(f"{store / 'records'}: ")
+
+
+@pytest.mark.parametrize("left", [None, b""], ids=["no file", "an empty file"])
+def test_a_partition_that_has_been_served_is_not_made_anew(
+    server: Server, store: Path, left: bytes | None
+) -> None:
+    if left is not None:
+        (store / "records").write_bytes(left)
+    with custody_of(server, 0) as end, started(end, store, "--served", "yes") as vault:
+        failed = vault.failed()
+        assert (failed.rule, failed.reason) == ("store-gone", f"{store / 'records'} is gone")
+        assert failed.hint.startswith("put back a copy of it")
+    assert not (store / "records").exists() or (store / "records").read_bytes() == left
+    with custody_of(server, 0) as end, started(end, store) as vault:
+        assert vault.ready().pin
+    with custody_of(server, 0) as end, started(end, store, "--served", "yes") as vault:
+        assert vault.ready().pin == ""
 
 
 def test_a_store_that_is_not_there_is_named(server: Server, tmp_path: Path) -> None:

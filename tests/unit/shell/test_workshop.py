@@ -5,12 +5,14 @@ import json
 import stat
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from tests.simulators.kernel import frozen_disk, no_descriptor_leaks
 
+from endocarp.box.plan import IMAGES
 from endocarp.crypto.certs import Certificate
 from endocarp.crypto.digest import sha384
 from endocarp.errors import Refused, UsageError
@@ -20,7 +22,7 @@ from endocarp.rot.profile import CALIPTRA_2_1_2
 from endocarp.shell.config import Config, State
 from endocarp.shell.machine import locked
 from endocarp.shell.relying import RelyingParty
-from endocarp.shell.workshop import ENTRIES, ROOT_KEYS, Workshop
+from endocarp.shell.workshop import ROOT_KEYS, Workshop
 from endocarp.wire.suites import Suite
 
 KEYS = {"vendor-ecc", "vendor-mldsa", "owner-ecc", "owner-mldsa", "root-ecc", "root-mldsa"}
@@ -137,12 +139,12 @@ def test_the_bundle_is_one_that_the_device_takes(made: Place) -> None:
 
 
 def test_every_process_has_an_archive_that_runs_its_module(made: Place) -> None:
-    for name, entry in ENTRIES.items():
+    for name, image in IMAGES.items():
         if name in ("fmc", "runtime"):  # they lie in the bundle
             assert not made.state.archive(name).exists()
         else:
             with zipfile.ZipFile(made.state.archive(name)) as archive:
-                assert f"from {entry} import main" in archive.read("__main__.py").decode()
+                assert f"from {image.entry} import main" in archive.read("__main__.py").decode()
 
 
 def test_the_relying_party_gets_the_digests_of_what_was_built(made: Place) -> None:
@@ -182,10 +184,27 @@ def test_there_is_nothing_to_build_for_without_a_device(fresh: Place) -> None:
     assert not fresh.state.root.exists()
 
 
-def test_images_that_cannot_be_replaced_are_named(manufactured: Place) -> None:
-    manufactured.state.images.write_text("no directory")
-    with pytest.raises(UsageError, match=f"cannot write {manufactured.state.images}"):
+def test_images_that_cannot_be_replaced_are_named_and_left_as_they_are(manufactured: Place) -> None:
+    images = manufactured.state.images
+    with (
+        frozen_disk(images),  # nobody renames what a disk is mounted on
+        pytest.raises(UsageError, match=f"cannot write {images}"),
+    ):
         manufactured.workshop.build()
+    assert images.is_dir()
+
+
+def test_where_the_relying_party_cannot_be_told_the_images_stay_as_they_are(made: Place) -> None:
+    before = {path.name: path.stat() for path in made.state.images.iterdir()}
+    made.config.references.rename(made.root / "aside")
+    made.config.references.write_text("no directory")
+    try:
+        with pytest.raises(UsageError, match=f"cannot write {made.config.references}"):
+            made.workshop.build()
+    finally:
+        made.config.references.unlink()
+        (made.root / "aside").rename(made.config.references)
+    assert {path.name: path.stat() for path in made.state.images.iterdir()} == before
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -199,6 +218,17 @@ def test_keys_that_a_device_was_made_with_are_not_made_again(manufactured: Place
         manufactured.workshop.build()
     assert raised.value.advice().startswith("restore the keys")
     assert not path.exists()
+
+
+def test_first_starts_at_the_same_moment_share_the_keys_of_one_owner(fresh: Place) -> None:
+    workshops = [Workshop(State(fresh.root / name), fresh.config, print) for name in ("a", "b", "c")]
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(workshop.manufacture) for workshop in workshops]:
+            done.result()
+    models = {workshop.state.model.read_text() for workshop in workshops}
+    assert len(models) == 1
+    for workshop in workshops:
+        workshop.build()
 
 
 @pytest.mark.parametrize("key", ["vendor-mldsa", *ROOT_KEYS])
@@ -226,8 +256,9 @@ def test_a_model_name_that_is_no_text_or_not_there_is_named(manufactured: Place)
     with pytest.raises(UsageError, match=f"{manufactured.state.model} is damaged"):
         manufactured.workshop.build()
     manufactured.state.model.unlink()
-    with pytest.raises(Refused, match=f"{manufactured.state.model}: No such file"):
+    with pytest.raises(Refused, match=f"{manufactured.state.model}: No such file") as raised:
         manufactured.workshop.build()
+    assert (raised.value.rule, "put back a copy" in raised.value.advice()) == ("device.model", True)
 
 
 @pytest.mark.parametrize("name", ["silicon of somebody", "../../anchor", "/tmp/anchor"])

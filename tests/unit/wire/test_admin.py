@@ -18,9 +18,9 @@ from endocarp.wire.admin import (
     ProcessStatus,
     Status,
 )
-from endocarp.wire.control import Note, SandboxReport
+from endocarp.wire.control import MemoryMode, Note, SandboxReport, Seccomp
 
-SANDBOX = SandboxReport(1000, 1, 1, 7, 2, 2, notes=(Note("no Landlock"),))
+SANDBOX = SandboxReport(1000, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET, notes=(Note("no Landlock"),))
 STATUS = Status(
     "0.1.0",
     "MODEL-01234567",

@@ -10,15 +10,17 @@ from endocarp.wire.control import (
     ControlMessage,
     Failed,
     Kind,
+    MemoryMode,
     Note,
     Pair,
     Progress,
     Ready,
     SandboxReport,
+    Seccomp,
     Stop,
 )
 
-REPORT = SandboxReport(1000, 1, 1, 7, 2, 2, notes=(Note("lacks ä"),))
+REPORT = SandboxReport(1000, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET, notes=(Note("lacks ä"),))
 BODIES: dict[Kind, Progress | Ready | Failed | Pair | Stop] = {
     Kind.PROGRESS: Progress("rom: firmware verified"),
     Kind.READY: Ready(REPORT, "12345678"),
@@ -41,7 +43,7 @@ def test_the_octets_of_each_message_are_as_declared() -> None:
     assert ControlMessage(body=Pair(3)).encode() == b"\x04\x03\0\0\0"
     assert ControlMessage(body=Progress("ab")).encode() == b"\x01\x02\0ab"
     assert ControlMessage(body=Failed("r", "no")).encode() == b"\x03\x01\0r\x02\0no\0\0"
-    bare = SandboxReport(0x01020304, 1, 1, 7, 2, 2)
+    bare = SandboxReport(0x01020304, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET)
     assert ControlMessage(body=Ready(bare)).encode() == b"\x02\x04\x03\x02\x01\x01\x01\x07\x02\x02\0\0"
 
 
@@ -66,6 +68,8 @@ def test_a_kind_that_is_not_declared_is_refused(number: int) -> None:
         (b"\x01\x01\x04" + bytes(TEXT_LIMIT + 1), "Progress.text"),
         (b"\x02" + bytes(9) + b"\x11" + bytes(17 * 2) + b"\0", "SandboxReport.note"),
         (b"\x02" + bytes(9) + b"\x01\x01\x01" + bytes(NOTE_LIMIT + 1) + b"\0", "Note.text"),
+        (b"\x02" + bytes(7) + b"\x01" + bytes(3), "SandboxReport.seccomp"),
+        (b"\x02" + bytes(8) + b"\x03" + bytes(2), "SandboxReport.memory"),
         (b"\x02" + bytes(10) + b"\x41" + bytes(65), "Ready.pin"),
     ],
     ids=[
@@ -77,6 +81,8 @@ def test_a_kind_that_is_not_declared_is_refused(number: int) -> None:
         "long text",
         "notes",
         "long note",
+        "unknown seccomp",
+        "unknown memory",
         "long pin",
     ],
 )
@@ -95,7 +101,7 @@ def test_no_message_is_larger_than_the_largest() -> None:
     notes = tuple(Note("n" * NOTE_LIMIT) for _ in range(16))
     text = "t" * TEXT_LIMIT
     largest: list[Progress | Ready | Failed] = [
-        Ready(SandboxReport(0, 0, 0, 0, 0, 0, notes=notes), "p" * 64),
+        Ready(SandboxReport(0, 0, 0, 0, Seccomp.OFF, MemoryMode.ORDINARY, notes=notes), "p" * 64),
         Failed(text, text, text),
         Progress(text),
     ]

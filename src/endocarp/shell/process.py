@@ -1,0 +1,50 @@
+"""What the programs of a server have in common: what they were told, whom they tell, and when they end."""
+
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from endocarp.errors import EndocarpError
+from endocarp.shell.channel import Channel
+from endocarp.wire.control import Pair, Stop
+
+HELLO_LIMIT = 64
+"""Octets that a client may send before it is known; a Hello has fewer."""
+PIECE = 1 << 16
+"""The most octets of a stream that are taken at once."""
+
+
+def run_process(serve: Callable[[dict[str, str], Channel], None]) -> None:
+    """Be a process that `shell.channel.start` has started: `serve` gets its arguments and its control channel.
+
+    Where it gives up, its parent is told why, and it ends with exit code 1.
+    """
+    arguments = parse_arguments(sys.argv[1:])
+    control = Channel(socket.socket(fileno=int(arguments["control"])))
+    try:
+        serve(arguments, control)
+    except EndocarpError as error:
+        control.failed(error)
+        sys.exit(1)
+
+
+def parse_arguments(words: Sequence[str]) -> dict[str, str]:
+    """Return what a process was told on its command line by the one that started it: `--NAME VALUE` pairs."""
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def wait_for_stop(control: Channel, pair: Callable[[int, socket.socket], None] | None = None) -> None:
+    """Return once this process shall end: it was told to, or whoever started it is gone.
+
+    Meanwhile `pair` gets the channels that come, each with the number of its partition.
+    """
+    while (received := control.receive()) is not None:
+        message, descriptors = received
+        if isinstance(message.body, Stop):
+            return
+        for descriptor in descriptors:
+            end = socket.socket(fileno=descriptor)
+            if pair is not None and isinstance(message.body, Pair):
+                pair(message.body.partition, end)
+            else:
+                end.close()

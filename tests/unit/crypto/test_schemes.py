@@ -173,6 +173,16 @@ def test_every_rsa_scheme_goes_there_and_back(scheme: Scheme, rsa_key: rsa.RSAPr
         verify(signature[1:], data)
 
 
+def test_rsa_signs_no_octets_at_all_as_they_are(rsa_key: rsa.RSAPrivateKey) -> None:
+    signature = signers(Suite.RSA2048, rsa_key)[Scheme.RSA_PKCS1](b"")
+    verify = verifiers(Suite.RSA2048, rsa_key.public_key())[Scheme.RSA_PKCS1]
+    verify(signature, b"")
+    with pytest.raises(InvalidSignature):
+        verify(signature, b"\0")
+    with pytest.raises(InvalidSignature):
+        verify(b"", b"")
+
+
 def test_pss_over_a_digest_is_pss_over_its_message(rsa_key: rsa.RSAPrivateKey) -> None:
     signature = signers(Suite.RSA2048, rsa_key)[Scheme.RSA_PSS_DIGEST_SHA384](
         hashlib.sha384(MESSAGE).digest()

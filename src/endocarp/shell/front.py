@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 import threading
-from array import array
 from collections.abc import Mapping
 from functools import partial
 
@@ -24,10 +23,10 @@ from endocarp.wire import hsm
 from endocarp.wire.control import MemoryMode
 from endocarp.wire.hsm import Hello, Status, Welcome
 
-HELLO_TIME = 5
+HELLO_TIME = 5.0
 """Seconds that a client has for its Hello."""
 PAIRING_TIME = 10.0
-"""Seconds that a client waits for a vault that is just being started again."""
+"""Seconds that a client waits for a vault that is just being started again, or takes others first."""
 LEAST_LIMIT = 4096
 """The most octets that are waited for at once: well below what a socket holds."""
 
@@ -82,12 +81,12 @@ class Front:
         """Read the Hello of a native client and hand its connection on."""
         if not is_own_user(connection):
             return
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", HELLO_TIME, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HELLO_TIME))
         try:
             hello = Hello.decode(connection.recv(HELLO_LIMIT))
         except (DecodeError, BlockingIOError):  # the latter is what SO_RCVTIMEO ends by
             return
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(0))
         self._hand_on(partition, hello, connection)
 
     def serve_token(self, partition: int, connection: socket.socket) -> None:
@@ -110,12 +109,14 @@ class Front:
         with self._paired:
             if not self._paired.wait_for(lambda: self._is_paired(partition), PAIRING_TIME):
                 raise ConnectionError(f"partition {partition} has no vault")
-            beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [connection.fileno()]))]
+            # A copy, to be waited for without the lock: who holds that keeps other partitions, and box, waiting.
+            channel = self._vaults[partition].dup()
+        with channel:
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(PAIRING_TIME))
             try:
-                # Never wait here: whoever holds the lock keeps every other partition, and box, from being served.
-                self._vaults[partition].sendmsg([hello.encode()], beside, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                reason = f"the vault of partition {partition} takes no more connections"
+                socket.send_fds(channel, [hello.encode()], [connection.fileno()])
+            except BlockingIOError:  # what SO_SNDTIMEO ends by
+                reason = f"the vault of partition {partition} takes no connections"
                 print(reason, file=sys.stderr, flush=True)  # noqa: T201
                 raise ConnectionError(reason) from None
 
@@ -130,6 +131,11 @@ class Front:
             return True
         except OSError:
             return False
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return struct timeval (timeval(3type))."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _ask(vault: Line, request: bytes) -> bytes:

@@ -143,7 +143,7 @@ def test_who_begins_with_anything_but_a_hello_is_closed(
 def test_a_client_that_waits_with_its_hello_is_closed(
     doors: Doors, process: VaultProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell, "HELLO_TIME", 1)
+    monkeypatch.setattr(shell, "HELLO_TIME", 0.2)
     with doors.paired(process), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
         silent.connect(str(doors.native))
         assert silent.recv(1) == b""
@@ -239,23 +239,43 @@ def test_of_two_channels_the_later_one_counts_and_the_earlier_one_is_closed(fron
             os.close(fd)
 
 
-def test_a_vault_that_takes_nothing_more_costs_nobody_but_its_own_callers_anything(
-    front: Front, capfd: pytest.CaptureFixture[str]
-) -> None:
-    stopped, other = pair(), pair()
-    with stopped[0], stopped[1], other[0], other[1]:
-        front.pair(PARTITION, stopped[0])
+@contextlib.contextmanager
+def full(front: Front) -> Iterator[socket.socket]:
+    """Pair a front with a vault that takes nothing, and whose channel is full; yield the vault's end."""
+    ours, theirs = pair()
+    with ours, theirs:
+        front.pair(PARTITION, ours)
         with contextlib.suppress(BlockingIOError):
             while True:
-                stopped[0].send(HELLO.encode(), socket.MSG_DONTWAIT)
-        with served(front.serve_native) as client:
-            client.send(HELLO.encode())
-            assert client.recv(1) == b""
-        assert capfd.readouterr().err == f"the vault of partition {PARTITION} takes no more connections\n"
-        front.pair(PARTITION, other[0])
-        with served(front.serve_native) as client:
-            client.send(HELLO.encode())
+                ours.send(HELLO.encode(), socket.MSG_DONTWAIT)
+        yield theirs
+
+
+def test_where_a_vault_takes_no_connections_clients_are_closed_in_the_end(
+    front: Front, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with full(front), served(front.serve_native) as client:
+        client.send(HELLO.encode())
+        assert client.recv(1) == b""
+    assert capfd.readouterr().err == f"the vault of partition {PARTITION} takes no connections\n"
+
+
+def test_who_waits_for_a_busy_vault_keeps_nobody_else_waiting_and_gets_there(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "PAIRING_TIME", 20.0)
+    other = pair()
+    with full(front) as busy, other[0], other[1], served(front.serve_native) as client:
+        client.send(HELLO.encode())
+        with served(lambda _, connection: front.serve_native(PARTITION + 1, connection)) as another:
+            another.send(HELLO.encode())
+            front.pair(PARTITION + 1, other[0])
             _, (fd,), _, _ = socket.recv_fds(other[1], 100, 1)
+            os.close(fd)
+        taken: list[int] = []
+        while not taken:
+            _, taken, _, _ = socket.recv_fds(busy, 100, 1)
+        for fd in taken:
             os.close(fd)
 
 

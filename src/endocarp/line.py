@@ -10,7 +10,8 @@ LOOKS = 120
 REST = 64
 """After looking in vain again and again, the most messages in a row that are waited for asleep at once."""
 
-_PEER = struct.Struct("3i")
+_PEER = struct.Struct("iII")
+"""struct ucred (unix(7)): process, user, group."""
 
 
 class Line:
@@ -64,13 +65,19 @@ class Line:
         self._socket.close()
 
 
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Return the process and the user at the other end of a Unix socket, as they were when it was connected."""
+    process, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return process, user
+
+
 def _shares_its_processor(connection: socket.socket) -> bool:
     """Tell whether both sides are bound to one and the same processor: then looking keeps the other from answering."""
     own = os.sched_getaffinity(0)
     if len(own) > 1:
         return False
     try:
-        peer, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        peer, _ = peer_of(connection)
         return peer != 0 and os.sched_getaffinity(peer) == own
     except OSError:
         return False

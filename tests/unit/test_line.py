@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from endocarp.line import LOOKS, REST, Line
+from endocarp.line import LOOKS, REST, Line, peer_of
 
 
 @contextlib.contextmanager
@@ -28,6 +28,12 @@ def test_a_line_carries_messages_both_ways(kind: int) -> None:
         assert ours.receive() == b"answer"
         theirs.close()
         assert ours.receive() == b""
+
+
+def test_the_other_end_of_a_unix_socket_is_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_of(ours) == (os.getpid(), os.getuid())
 
 
 def test_a_line_waits_no_longer_than_it_was_told() -> None:

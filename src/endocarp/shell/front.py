@@ -14,7 +14,7 @@ from functools import partial
 
 from endocarp.errors import DecodeError
 from endocarp.hsm.token import TokenConnection
-from endocarp.line import Line
+from endocarp.line import Line, peer_of
 from endocarp.shell.channel import Channel, pair, sandbox_report
 from endocarp.shell.process import HELLO_LIMIT, PIECE, run_process, wait_for_stop
 from endocarp.shell.sandbox import FRONT, enter
@@ -29,9 +29,6 @@ PAIRING_TIME = 10.0
 """Seconds that a client waits for a vault that is just being started again, or takes others first."""
 LEAST_LIMIT = 4096
 """The most octets that are waited for at once: well below what a socket holds."""
-
-_PEER = struct.Struct("iII")
-"""struct ucred (unix(7)): process, user, group."""
 
 
 class ApplicationLine(Line):
@@ -149,8 +146,8 @@ def _ask(vault: Line, request: bytes) -> bytes:
 
 def is_own_user(connection: socket.socket) -> bool:
     """Tell whether the other side runs as the user of this server, or as root."""
-    _, uid, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return uid in (0, os.getuid())
+    _, user = peer_of(connection)
+    return user in (0, os.getuid())
 
 
 def main() -> None:

@@ -156,9 +156,13 @@ def _rsa_signer(suite: Suite, key: rsa.RSAPrivateKey, scheme: Scheme) -> Sign:
 def _rsa_verifier(suite: Suite, key: rsa.RSAPublicKey, scheme: Scheme) -> Verify:
     way, algorithm = _RSA[scheme]
     check = _rsa_check(suite, scheme)
+    size = SIGNATURE_SIZE[suite]
 
     def verifier(signature: bytes, data: Buffer) -> None:
         check(data)
+        # RFC 8017, 8.1.2 and 8.2.2, step 1. The library takes one without its leading zero octets.
+        if len(signature) != size:
+            raise InvalidSignature
         if isinstance(algorithm, NoDigestInfo):
             # The library signs no octets at all in this way, but its `verify` finds that signature wrong.
             if not equal(key.recover_data_from_signature(signature, padding.PKCS1v15(), None), bytes(data)):

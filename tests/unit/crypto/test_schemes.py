@@ -1,6 +1,7 @@
 """Each scheme as the library does it: published answers, independent recomputation, sizes of data."""
 
 import hashlib
+import itertools
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -143,6 +144,22 @@ def test_an_ecdsa_signature_of_another_size_does_not_hold(size: int) -> None:
 def test_ecdsa_numbers_out_of_range_do_not_hold(signature: bytes) -> None:
     with pytest.raises(InvalidSignature):
         verifiers(Suite.P256, P256.public_key())[Scheme.ECDSA_SHA256](signature, MESSAGE)
+
+
+@pytest.mark.parametrize("scheme", [Scheme.RSA_PKCS1, Scheme.RSA_PKCS1_SHA256, Scheme.RSA_PSS_SHA256])
+def test_an_rsa_signature_is_as_long_as_the_modulus(rsa_key: rsa.RSAPrivateKey, scheme: Scheme) -> None:
+    sign = signers(Suite.RSA2048, rsa_key)[scheme]
+    verify = verifiers(Suite.RSA2048, rsa_key.public_key())[scheme]
+    # About every 256th begins with a zero octet, and is the same number without it.
+    for number in itertools.count():
+        message = number.to_bytes(4, "big")
+        signature = sign(message)
+        if not signature[0]:
+            break
+    verify(signature, message)
+    for other in (signature[1:], b"\0" + signature, b""):
+        with pytest.raises(InvalidSignature):
+            verify(other, message)
 
 
 def test_rsa_pkcs1_is_what_rfc_8017_says(rsa_key: rsa.RSAPrivateKey) -> None:

@@ -151,11 +151,8 @@ def test_an_rsa_signature_is_as_long_as_the_modulus(rsa_key: rsa.RSAPrivateKey, 
     sign = signers(Suite.RSA2048, rsa_key)[scheme]
     verify = verifiers(Suite.RSA2048, rsa_key.public_key())[scheme]
     # About every 256th begins with a zero octet, and is the same number without it.
-    for number in itertools.count():
-        message = number.to_bytes(4, "big")
-        signature = sign(message)
-        if not signature[0]:
-            break
+    signed = ((message := number.to_bytes(4, "big"), sign(message)) for number in itertools.count())
+    message, signature = next(pair for pair in signed if not pair[1][0])
     verify(signature, message)
     for other in (signature[1:], b"\0" + signature, b""):
         with pytest.raises(InvalidSignature):

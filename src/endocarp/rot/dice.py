@@ -8,6 +8,7 @@ from its CDI alone; the keys of the layer before it certify them. Labels, order 
 Source: caliptra-sw, rom/dev/README.md, "DICE flow", and fmc/README.md; test/src/derive.rs; x509/src.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,6 +194,7 @@ def public_keys(keys: KeyPair) -> PublicKeyPair:
 
 
 _DATE = "%Y%m%d%H%M%SZ"
+_DATE_FORM = re.compile("[0-9]{14}Z")
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class Validity:
             dates = [datetime.strptime(text, _DATE).replace(tzinfo=UTC) for text in (first, last)]
         except ValueError:
             raise DecodeError("Validity", f"{not_before!r} to {not_after!r} are no dates") from None
-        if dates[0] > dates[1] or not len(first) == len(last) == len(certs.NOT_AFTER):
+        # A day of one digit may come with a space before it there; in a certificate it may not.
+        if dates[0] > dates[1] or not all(map(_DATE_FORM.fullmatch, (first, last))):
             raise DecodeError("Validity", f"{first} to {last}")
         return cls(first, last)
 

@@ -15,7 +15,7 @@ from endocarp.wire.mailbox import PCR_COUNT, PCR_LOG_LIMIT, PCR_SIZE, MailboxErr
 ROM_CURRENT, ROM_JOURNEY, FMC_CURRENT, FMC_JOURNEY = 0, 1, 2, 3
 STASH = 31
 EXTEND_LIMIT = 79
-"""The most octets that one extension takes: what one block of SHA-384 has room for behind the register."""
+"""The most octets that one extension takes: register and data fill less than one block of SHA-384, 128 octets."""
 
 
 class PcrBank:

@@ -80,33 +80,34 @@ class SelfTest(enum.Enum):
 class Runtime:
     """The root of trust in service, from the table that FMC left and the key vault.
 
-    Raises Refused where the table is not FMC's.
+    Raises Refused where the table is not FMC's. Whatever goes wrong, the key vault is wiped.
     """
 
     def __init__(self, handoff: Handoff, vault: KeyVault, profile: Profile = CALIPTRA_2_1_2) -> None:
-        if handoff.writer is not Writer.FMC:
-            raise Refused(
-                MailboxError.FMC_HANDOFF_INVALID_PARAM.name,
-                f"the hand-off table was written by {handoff.writer.name}",
-                "reset the server",
-            )
-        selftest.run(dice.ALGORITHMS)
         self.handoff, self.profile = handoff, profile
         self.idevid = CertificatePair()
         """Empty until box has handed the certificates in."""
-        self.bank = PcrBank(handoff.pcrs, handoff.pcr_log)
         self.manifest: AuthorizedImages | None = None
         self.authorized: Mapping[int, bytes] = {}
         """The SHA-384 of each image that was authorized in this boot, by its number."""
         self.self_test = SelfTest.IDLE
         self._boot = Boot(Stage.RUNTIME)
         self._vault = vault
-        self._validity = Validity.decode(handoff.not_before, handoff.not_after)
-        self.rt_alias = dice.authority(
-            lambda suite: dice.load_key(vault, dice.RT_ALIAS, suite),
-            lambda public: dice.name_of(dice.RT_ALIAS, public, profile),
-        )
-        self.dpe = self._initialize_dpe()
+        with self._boot.guard(vault):
+            if handoff.writer is not Writer.FMC:
+                raise Refused(
+                    MailboxError.FMC_HANDOFF_INVALID_PARAM.name,
+                    f"the hand-off table was written by {handoff.writer.name}",
+                    "reset the server",
+                )
+            selftest.run(dice.ALGORITHMS)
+            self.bank = PcrBank(handoff.pcrs, handoff.pcr_log)
+            self._validity = Validity.decode(handoff.not_before, handoff.not_after)
+            self.rt_alias = dice.authority(
+                lambda suite: dice.load_key(vault, dice.RT_ALIAS, suite),
+                lambda public: dice.name_of(dice.RT_ALIAS, public, profile),
+            )
+            self.dpe = self._initialize_dpe()
 
     def _initialize_dpe(self) -> Dpe:
         tree = Dpe(

@@ -14,6 +14,7 @@ from typing import Any
 from endocarp.errors import Failure, UsageError, VerificationError
 from endocarp.verifier.rules import PER_PARTITION, RULES, SECTIONS, section_of
 from endocarp.wire.evidence import Status
+from endocarp.wire.text import printable
 
 
 class Outcome(StrEnum):
@@ -144,10 +145,6 @@ def _claim_to_plain(claim: Claim) -> dict[str, str]:
     }
 
 
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
-
-
 class Ledger:
     """Collects findings and statements while evidence is appraised; `verdict` closes it."""
 
@@ -179,7 +176,7 @@ class Ledger:
         compared = RULES[finding.rule].compared
         if finding.outcome is Outcome.HELD and compared and not finding.reference:
             raise UsageError(f"{finding.rule} holds without a reference", "name what it was compared to")
-        self._findings.append(replace(finding, reason=_printable(finding.reason)))
+        self._findings.append(replace(finding, reason=printable(finding.reason)))
 
     def expect(self, partition: str) -> None:
         """Demand that each of `rules.PER_PARTITION` is reached with this subject."""

@@ -97,8 +97,10 @@ def hand_over_image(runtime: Runtime, image: bytes = IMAGE, *, flags: int = 0) -
 
 
 def test_the_runtime_takes_no_table_but_the_fmcs(left_by_rom: tuple[Handoff, bytes]) -> None:
+    memory = bytearray(left_by_rom[1])
     with pytest.raises(Refused, match="written by ROM"):
-        Runtime(left_by_rom[0], KeyVault(memoryview(bytearray(left_by_rom[1]))))
+        Runtime(left_by_rom[0], KeyVault(memoryview(memory)))
+    assert not any(memory)
 
 
 def test_measurements_stashed_in_rom_become_contexts(left_by_fmc: tuple[Handoff, bytes]) -> None:
@@ -113,10 +115,11 @@ def test_names_of_the_root_of_trust_are_not_taken_over_from_rom(
     left_by_fmc: tuple[Handoff, bytes], name: bytes
 ) -> None:
     stashed = (Measurement(int.from_bytes(name, "little"), b"a" * 48, bytes(48), 1),)
-    handoff = dataclasses.replace(left_by_fmc[0], measurements=stashed)
+    handoff, memory = dataclasses.replace(left_by_fmc[0], measurements=stashed), bytearray(left_by_fmc[1])
     with pytest.raises(PeerError) as refused:
-        Runtime(handoff, KeyVault(memoryview(bytearray(left_by_fmc[1]))))
+        Runtime(handoff, KeyVault(memoryview(memory)))
     assert refused.value.number == MailboxError.RUNTIME_STASH_MEASUREMENT_RESERVED_FW_ID
+    assert not any(memory)
 
 
 # --- privilege -------------------------------------------------------------------------------------------------

@@ -214,6 +214,24 @@ def test_a_cipher_in_parts_gives_all_of_its_result_at_the_end(signer: Signer) ->
     assert signer.call(Call.C_DecryptFinal, ROOM) == (b"hello",)
 
 
+@pytest.mark.parametrize(
+    ("init", "update", "final", "parts", "result"),
+    [
+        (Call.C_EncryptInit, Call.C_EncryptUpdate, Call.C_EncryptFinal, (b"hel", b"lo"), b"hello" + TAG),
+        (Call.C_DecryptInit, Call.C_DecryptUpdate, Call.C_DecryptFinal, (b"hel", b"lo" + TAG), b"hello"),
+    ],
+)
+def test_a_part_whose_size_was_asked_first_counts_once(
+    signer: Signer, init: Call, update: Call, final: Call, parts: tuple[bytes, ...], result: bytes
+) -> None:
+    signer.call(init, GCM, signer.secret)
+    for part in (*parts, b""):
+        (size,) = signer.call(update, part, None)
+        assert size == max(len(part), 1)
+        assert signer.call(update, part, size) == (b"",)
+    assert signer.call(final, ROOM) == (result,)
+
+
 def test_a_cipher_in_parts_is_not_ended_in_one(signer: Signer) -> None:
     for init, update, one in (
         (Call.C_EncryptInit, Call.C_EncryptUpdate, Call.C_Encrypt),

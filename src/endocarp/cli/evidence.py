@@ -40,7 +40,8 @@ def evidence(state: Path | None, config: Path | None, nonce: str | None, out: Pa
     try:
         _deliver(found.octets, out)
     except (OSError, UsageError):
-        relying_party.take(challenge, now)
+        if nonce is None:
+            relying_party.take(challenge, now)
         raise
 
 

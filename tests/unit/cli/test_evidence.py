@@ -82,6 +82,15 @@ def test_a_file_that_cannot_be_written_is_named(served: Served, tmp_path: Path) 
     assert outstanding(served) == []
 
 
+def test_a_challenge_that_was_given_is_not_used_up_by_a_file_that_cannot_be_written(
+    served: Served, file: Path, tmp_path: Path
+) -> None:
+    given = outstanding(served)
+    nowhere = str(tmp_path / "no/file")
+    run("evidence", *served.options, "--nonce", given[0], "--out", nowhere, error=UsageError)
+    assert outstanding(served) == given
+
+
 def test_a_challenge_has_32_octets(served: Served) -> None:
     run("evidence", *served.options, "--nonce", "abcd", error=UsageError)
 

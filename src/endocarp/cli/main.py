@@ -1,7 +1,7 @@
 """The command line: one module a command group, one function a command.
 
-What was asked for goes to stdout, which for `up` is its account of the boot; progress and errors to stderr. Exit codes: 0 done, 1 refused or failed, 2 usage,
-3 nobody reached.
+What was asked for goes to stdout, which for `up` is its account of the boot; progress and errors to stderr.
+Exit codes: 0 done, 1 refused or failed, 2 usage, 3 nobody reached.
 """
 
 import sys

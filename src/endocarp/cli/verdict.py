@@ -32,7 +32,7 @@ _ALWAYS_SHOWN = frozenset({"nonce", "image"})
 
 
 def tree(verdict: Verdict, *, show_all: bool) -> RenderableType:
-    """Return what to print: the verdict, its reasons, what is enforced, modelled, reported and absent; the verdict again."""
+    """Return what to print: the verdict with its reasons, what protects the server, and the verdict again."""
     word, style = ("VERIFIED", "bold green") if verdict.accepted else ("REFUSED", "bold red")
     root = Tree(Text(word, style))
     for name, value in verdict.context.items():

@@ -42,8 +42,8 @@ class Asking(Core, Protocol):
 class Conversation:
     """One conversation: a core at one end of a line.
 
-    `lock` is what the core's decisions are made under, one of its own where others have no part in them; `ask` carries a question to the process behind; `attach`
-    serves the channel that came beside what was received.
+    `lock` is what the core's decisions are made under, one of its own where others have no part in them; `ask` carries
+    a question to the process behind; `attach` serves the channel that came beside what was received.
     """
 
     def __init__(

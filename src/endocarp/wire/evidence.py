@@ -154,8 +154,9 @@ class PartitionReport:
     """What a partition says of itself, under the caller's nonce.
 
     `rt_alias_key_id` is the P-384 key id of the RT alias that certified the partition's identity, the same at every
-    boot of one firmware; `image_digest` the SHA-384 of the vault's image as the root of trust measured it. `memory_mode` and `sandbox`
-    are what the process found when it started; `generation` counts the changes of the store.
+    boot of one firmware; `image_digest` the SHA-384 of the vault's image as the root of trust measured it.
+    `memory_mode` and `sandbox` are what the process found when it started; `generation` counts the changes of the
+    store.
     """
 
     nonce: bytes

@@ -60,10 +60,10 @@ class Handoff(Struct):
     """What one stage leaves for the next.
 
     `ueid` is the type octet and the manufacturer's serial. `svn_checked` and the `soc_manifest_…` fields repeat what
-    later stages need of the fuses. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the flags
-    says that `pl0_pauser` is valid. `not_before` and `not_after` date the alias certificates (`YYYYMMDDHHMMSSZ`). `vendor_keys` and `owner_keys` are the active keys of the firmware image, which also sign
-    the SoC manifest.
-    `pcr_log` holds entries as `wire.mailbox.PcrLogEntry`.
+    later stages need of the fuses. `header_flags` and `pl0_pauser` come from the signed image header: bit 0 of the
+    flags says that `pl0_pauser` is valid. `not_before` and `not_after` date the alias certificates
+    (`YYYYMMDDHHMMSSZ`). `vendor_keys` and `owner_keys` are the active keys of the firmware image, which also sign the
+    SoC manifest. `pcr_log` holds entries as `wire.mailbox.PcrLogEntry`.
     """
 
     marker: Annotated[int, Const(MARKER, u32)]

@@ -24,7 +24,7 @@ from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.evidence import PartitionEvidence
 from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Status, Template
-from endocarp.wire.suites import Cipher, Scheme, Suite
+from endocarp.wire.suites import SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
 Read = TypeVar("Read")
@@ -189,6 +189,9 @@ class Key:
     def verify(self, signature: bytes, data: bytes, scheme: Scheme | None = None) -> bool:
         """Tell whether this is a signature over the data, by the public half in the vault."""
         handle = self._public_handle()
+        # Others may have made it: one that is too long for any message is a wrong one, and no misuse of ours.
+        if len(signature) > SIGNATURE_SIZE[self.suite]:
+            return False
         try:
             self._connection.execute(hsm.Verify(handle, scheme or self._scheme(), signature, data))
         except DeviceError as error:

@@ -106,6 +106,8 @@ def test_a_pair_signs_and_verifies(session: Session) -> None:
         signature = key.sign(b"data", scheme)
         assert key.verify(signature, b"data", scheme)
         assert not key.verify(signature, b"other", scheme)
+    for wrong in (b"", signature + b"\0", bytes(hsm.MESSAGE_LIMIT)):
+        assert not key.verify(wrong, b"data")
     with pytest.raises(DeviceError):
         key.verify(signature, b"data", Scheme.ML_DSA)
 

@@ -357,16 +357,26 @@ def verify_info(ledger: Ledger, evidence: Evidence, log: Log) -> FwInfoReply | N
         return None
     ledger.check("info.decode", good=True, held=f"firmware SVN {info.fw_svn}", failed="")
     if log.digests:
-        differ = [name for name, logged, said in _pairs(log, info) if logged != said]
+        pairs = [*_pairs(log, info)]
+        differ = ", ".join(name for name, logged, said in pairs if logged != said)
         ledger.check(
-            "info.consistent", good=not differ, held="four digests", failed=f"{', '.join(differ)} differ"
+            "info.consistent", good=not differ, held=f"{len(pairs)} values", failed=f"different: {differ}"
         )
     return info
 
 
-def _pairs(log: Log, info: FwInfoReply) -> Iterator[tuple[str, bytes, bytes]]:
+def _pairs(log: Log, info: FwInfoReply) -> Iterator[tuple[str, bytes | int, bytes | int]]:
     """Give what both log and firmware information speak of: its name, and what either says."""
     yield "vendor keys", log.digest(PcrLogId.VENDOR_PUB_KEY_INFO_HASH), info.vendor_pub_key_hash
     yield "owner keys", log.digest(PcrLogId.OWNER_PUB_KEY_HASH), info.owner_pub_key_hash
     yield "FMC", log.digest(PcrLogId.FMC_TCI), info.fmc_sha384_digest
     yield "runtime", log.digest(PcrLogId.RT_TCI), info.runtime_sha384_digest
+    if log.status is not None:
+        vendor, owner = log.status.vendor, log.status.owner
+        # The log is that of one cold boot, so the firmware that runs is the firmware of that boot.
+        yield "firmware SVN", vendor.cold_boot_svn, info.fw_svn
+        yield "SVN of the cold boot", vendor.cold_boot_svn, info.cold_boot_fw_svn
+        yield "least SVN of the SoC manifest", owner.soc_manifest_fuse_svn, info.soc_manifest_min_svn
+        yield "post-quantum key type", vendor.pqc_key_type, info.image_manifest_pqc_type
+        yield "ECC key index", vendor.vendor_ecc_index, info.vendor_ecc384_pub_key_index
+        yield "post-quantum key index", vendor.vendor_pqc_index, info.vendor_pqc_pub_key_index

@@ -380,6 +380,24 @@ def test_firmware_information_may_not_contradict_the_log(name: str) -> None:
     assert failed(verdict) == {"info.consistent"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fw_svn",
+        "cold_boot_fw_svn",
+        "soc_manifest_min_svn",
+        "image_manifest_pqc_type",
+        "vendor_ecc384_pub_key_index",
+        "vendor_pqc_pub_key_index",
+    ],
+)
+def test_firmware_information_may_not_contradict_the_device_status(name: str) -> None:
+    device = DeviceSimulator()
+    reply = replace(device.fw_info_reply(), **{name: 77})  # type: ignore[arg-type]
+    verdict = examine(device, replace(device.evidence(), fw_info=with_headers(reply)))
+    assert failed(verdict) == {"info.consistent"}
+
+
 def test_what_the_log_says_is_kept() -> None:
     device = DeviceSimulator()
     log = measurement.verify_log(Ledger(), device.evidence(), {})

@@ -186,8 +186,7 @@ def test_after_a_broken_reply_nothing_more_is_asked_on_this_connection(
 
 def test_a_reply_that_came_too_late_is_nobodys_reply(ends: Ends) -> None:
     ours, theirs = ends
-    ours.settimeout(0.05)
-    mailbox = Mailbox(ours)
+    mailbox = Mailbox(ours, timeout=0.05)
     with pytest.raises(TimeoutError):
         mailbox.execute(Version())
     with pytest.raises(OSError, match="Broken pipe"):

@@ -119,20 +119,23 @@ class Answers:
         call = next(asking)
         while True:
             try:
-                call = asking.send(self._answer(call, mailbox))
+                call = asking.send(self._answer(call, mailbox, running))
             except StopIteration as done:
                 if box.running is not running:
                     raise _starting() from None
                 return bytes(done.value)
 
-    def _answer(self, call: Call | ReportCall, mailbox: Mailbox) -> bytes:
+    def _answer(self, call: Call | ReportCall, mailbox: Mailbox, running: Mapping[str, Running]) -> bytes:
         if isinstance(call, ReportCall):
             door = self.box.machine.state.native_socket(call.partition)
             with connect(f"unix:{door}", timeout=REPORT_TIME) as partition:
                 return partition.report(call.nonce).encode()
         try:
             return mailbox.call(call.request)
-        except (OSError, DecodeError):  # it is gone, which the box hears just now
+        except (OSError, DecodeError):
+            # It is gone, or it hangs: its mailbox is closed now, so for the box, too, it has to be gone.
+            if "rot" in running:
+                running["rot"].child.channel.end()
             raise Refused(ROT_GONE, "the root of trust is being reset", _AGAIN) from None
 
 

@@ -198,7 +198,10 @@ class Box:
     def _start_vault(self, name: str, partition: int) -> None:
         ours, theirs = pair()
         with ours, theirs:
-            self._ask_rot(AttachCustody(partition, FIRMWARE["vault"]), [ours.fileno()])
+            try:
+                self._ask_rot(AttachCustody(partition, FIRMWARE["vault"]), [ours.fileno()])
+            except DeviceError as error:
+                raise _Died("rot", f"takes no vault: {error}") from None
             words = ["--partition", str(partition), "--store", str(self.machine.state.store(partition))]
             served = ["--served", "yes"] if name in self._served else []
             self._start(name, [*words, *served], {"custody": theirs.fileno()})

@@ -4,7 +4,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from endocarp.errors import EndocarpError
+from endocarp.errors import EndocarpError, Refused
 from endocarp.shell.channel import Channel
 from endocarp.wire.control import Pair, Stop
 
@@ -36,12 +36,17 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
 def wait_for_stop(control: Channel, pair: Callable[[int, socket.socket], None] | None = None) -> None:
     """Return once this process shall end: it was told to, or whoever started it is gone.
 
-    Meanwhile `pair` gets the channels that come, each with the number of its partition.
+    Meanwhile `pair` gets the channels that come, each with the number of its partition. Raises Refused
+    `process.descriptors` where there is no room for one.
     """
     while (received := control.receive()) is not None:
         message, descriptors = received
         if isinstance(message.body, Stop):
             return
+        if isinstance(message.body, Pair) and not descriptors:
+            # The kernel drops what there is no room for. It comes only once: who goes on without it serves nobody.
+            hint = "raise the limit of open files (ulimit -n)"
+            raise Refused("process.descriptors", "too many open files to take one more channel", hint)
         for descriptor in descriptors:
             end = socket.socket(fileno=descriptor)
             if pair is not None and isinstance(message.body, Pair):

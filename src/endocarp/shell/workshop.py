@@ -96,11 +96,12 @@ class Workshop:
         fresh = self._prepare({name: archives[name] for name in beside}, bundle, manifest)
         found = references(model=model, bundle=bundle, manifest=manifest, images=images, rom=archives["rom"])
         anchor = root_certificates(model, root)
-        RelyingParty(self.config).enrol(
-            model,
-            pem.encode(pem.CERTIFICATE, anchor.ecc) + pem.encode(pem.CERTIFICATE, anchor.mldsa),
-            json.dumps(found, indent=2) + "\n",
-        )
+        with _alone_in(self.config.keys):
+            RelyingParty(self.config).enrol(
+                model,
+                pem.encode(pem.CERTIFICATE, anchor.ecc) + pem.encode(pem.CERTIFICATE, anchor.mldsa),
+                json.dumps(found, indent=2) + "\n",
+            )
         self._place(fresh)
         self.tell(f"images: built and signed, reference values noted under {model}")
 

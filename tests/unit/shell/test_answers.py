@@ -298,6 +298,18 @@ def test_where_the_root_of_trust_dies_meanwhile_evidence_is_refused(box: BoxSimu
             Answers(box, OWN, COMPONENTS).evidence(NONCE)
 
 
+def test_a_root_of_trust_that_does_not_answer_is_gone_for_the_box_too(
+    box: BoxSimulator, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("endocarp.shell.mailbox.ANSWER_TIME", 0.1)
+    ours, theirs = socket.socketpair()
+    box.mailbox = Mailbox(ours)
+    box.running = {"rot": running(child, "rot", 0.0, SANDBOX)}
+    with theirs, pytest.raises(Refused, match=r"process\.rot"):
+        Answers(box, OWN, COMPONENTS).evidence(NONCE)
+    assert child.channel.receive() is None
+
+
 def test_where_a_vault_is_away_evidence_is_refused(booted: BoxSimulator) -> None:
     booted.machine.state.native_socket(0).unlink()
     with pytest.raises(DeviceError, match="nothing answers at unix:"):

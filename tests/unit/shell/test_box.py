@@ -562,6 +562,17 @@ def test_a_root_of_trust_that_does_not_answer_is_dead(state: State, monkeypatch:
         assert (box.boots, box.complete) == (2, True)
 
 
+def test_a_root_of_trust_that_takes_no_vault_is_reset(state: State) -> None:
+    refuses = (
+        f"if command == {int(Command.ATTACH_CUSTODY)} and once('refuses'):"
+        f" answers[command] = {frame(MailboxError.RUNTIME_MAILBOX_INVALID_PARAMS, b'').hex()!r}"
+    )
+    with prepared(state, {"rom": puppet.rot(state.root, before=refuses)}) as (box, account):
+        box.boot()
+        account.wait_for("rot: takes no vault: ATTACH_CUSTODY was refused")
+        assert (box.boots, box.complete) == (2, True)
+
+
 def test_only_a_vault_that_has_served_is_told_so(state: State) -> None:
     tells = "progress(told.get('served', 'new'))"
     with prepared(state, {"vault": puppet.vault(state.root, first=tells)}) as (box, account), running(box):

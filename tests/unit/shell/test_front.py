@@ -161,7 +161,6 @@ def test_clients_that_come_before_the_vault_wait_for_it(doors: Doors, process: V
     waiting.join(0.05)
     assert waiting.is_alive()
     doors.program.channel.send(Progress("means nothing here"))
-    doors.program.channel.send(Pair(PARTITION))  # nor does this, without a descriptor
     with doors.paired(process):
         waiting.join(10)
     assert found == [PARTITION]

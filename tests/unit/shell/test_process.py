@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.simulators.kernel import no_descriptor_leaks
+from tests.simulators.kernel import descriptors_left, no_descriptor_leaks
 from tests.simulators.program import program
 
 from endocarp.errors import Refused
@@ -56,8 +56,9 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 def test_a_process_waits_for_no_other_message_than_stop(ends: tuple[Channel, Channel]) -> None:
     waiting = threading.Thread(target=wait_for_stop, args=(ends[1],))
     waiting.start()
-    for body in (Progress("go on"), Failed("rule", "go on"), Pair(0)):
+    for body in (Progress("go on"), Failed("rule", "go on")):
         ends[0].send(body)
+    ends[0].send(Pair(0), [ends[0].socket.fileno()])
     waiting.join(0.05)
     assert waiting.is_alive()
     ends[0].send(Stop())
@@ -81,13 +82,22 @@ def test_channels_that_come_are_given_on_with_their_partition_and_no_other_descr
 
     with no_descriptor_leaks():
         one, other = pair()
-        for body in (Pair(3), Progress("with a gift"), Pair(4), Pair(5)):
-            ends[0].send(body, [] if body == Pair(4) else [one.fileno()])
+        for body in (Pair(3), Progress("with a gift"), Pair(5)):
+            ends[0].send(body, [one.fileno()])
         ends[0].send(Stop())
         for end in (one, other):
             end.close()
         wait_for_stop(ends[1], take)
     assert taken == [3, 5]
+
+
+def test_a_channel_for_which_descriptors_are_wanting_is_the_end(ends: tuple[Channel, Channel]) -> None:
+    one, other = pair()
+    with one, other:
+        ends[0].send(Pair(3), [one.fileno()])
+        with descriptors_left(0), pytest.raises(Refused, match=r"process\.descriptors") as raised:
+            wait_for_stop(ends[1], lambda partition, channel: None)
+    assert "ulimit -n" in raised.value.advice()
 
 
 def test_who_takes_no_channels_keeps_none_open(ends: tuple[Channel, Channel]) -> None:

@@ -174,7 +174,6 @@ def test_one_front_after_another_is_paired_and_each_connection_has_a_login_of_it
     with custody_of(server, 0) as end, started(end, store) as vault:
         pin = vault.ready().pin
         vault.channel.send(Progress("means nothing here"))
-        vault.channel.send(Pair(0))  # nor does this, without a descriptor
         for _ in range(2):
             with (
                 paired(vault) as front,

@@ -1,7 +1,9 @@
 """Where a server is made: its device, its images, and what the relying party gets of both."""
 
+import fcntl
 import io
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -225,10 +227,30 @@ def test_first_starts_at_the_same_moment_share_the_keys_of_one_owner(fresh: Plac
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(workshop.manufacture) for workshop in workshops]:
             done.result()
+        for done in [pool.submit(workshop.build) for workshop in workshops]:
+            done.result()
     models = {workshop.state.model.read_text() for workshop in workshops}
-    assert len(models) == 1
-    for workshop in workshops:
-        workshop.build()
+    assert models == set(RelyingParty(fresh.config).names())
+
+
+def test_one_server_at_a_time_tells_the_relying_party_that_they_share(
+    manufactured: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrol, kept_out = RelyingParty.enrol, []
+
+    def watched(relying: RelyingParty, *words: str) -> None:
+        directory = os.open(manufactured.config.keys, os.O_RDONLY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            kept_out.append(words[0])
+        finally:
+            os.close(directory)
+        enrol(relying, *words)
+
+    monkeypatch.setattr(RelyingParty, "enrol", watched)
+    manufactured.workshop.build()
+    assert kept_out == [manufactured.device().model]
 
 
 @pytest.mark.parametrize("key", ["vendor-mldsa", *ROOT_KEYS])

@@ -16,12 +16,12 @@ class Mailbox:
     """A mailbox at the other end of `connection`; callers in several threads take turns.
 
     Raises DeviceError where the mailbox answers an error, DecodeError where it speaks nonsense or is gone,
-    OSError where the socket fails or nothing comes for `timeout` seconds. After one of the last two the connection is
+    OSError where the socket fails or nothing comes for ANSWER_TIME seconds. After one of the last two the connection is
     closed: what might still arrive belongs to no later request.
     """
 
-    def __init__(self, connection: socket.socket, timeout: float = ANSWER_TIME) -> None:
-        connection.settimeout(timeout)
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(ANSWER_TIME)
         self._socket = connection
         self._turn = threading.Lock()
 

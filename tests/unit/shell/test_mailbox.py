@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.simulators.kernel import no_descriptor_leaks
 
 from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.shell import mailbox as shell
@@ -184,9 +183,10 @@ def test_after_a_broken_reply_nothing_more_is_asked_on_this_connection(
     assert len(simulator.requests) == 1
 
 
-def test_a_reply_that_came_too_late_is_nobodys_reply(ends: Ends) -> None:
+def test_a_reply_that_came_too_late_is_nobodys_reply(monkeypatch: pytest.MonkeyPatch, ends: Ends) -> None:
+    monkeypatch.setattr(shell, "ANSWER_TIME", 0.05)
     ours, theirs = ends
-    mailbox = Mailbox(ours, timeout=0.05)
+    mailbox = Mailbox(ours)
     with pytest.raises(TimeoutError):
         mailbox.execute(Version())
     with pytest.raises(OSError, match="Broken pipe"):
@@ -209,16 +209,3 @@ def test_a_mailbox_that_is_closed_fails(ends: Ends) -> None:
     mailbox.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         mailbox.execute(Version())
-
-
-def test_a_mailbox_that_does_not_answer_fails_in_the_end_and_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(shell, "ANSWER_TIME", 0.05)
-    ours, theirs = socket.socketpair()
-    with no_descriptor_leaks(), theirs:
-        mailbox = Mailbox(ours)
-        with pytest.raises(TimeoutError):
-            mailbox.execute(Version())
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            mailbox.execute(Version())

@@ -62,6 +62,8 @@ from endocarp.wire.text import printable
 
 START_LIMIT = 30.0
 """Seconds that a process has from its start until it serves."""
+TELL_LIMIT = 1.0
+"""Seconds that a line waits for whoever shows the account; where his terminal stands still, the server does not."""
 FRONT = "front"
 SERVICES = (*map(vault_name, PARTITIONS), FRONT)
 """The processes beside the root of trust, in the order of their start."""
@@ -402,6 +404,7 @@ def catch_signals(box: Box) -> None:
 
 def live(prepare: Callable[[Box], None], arguments: Mapping[str, str], above: Channel) -> None:
     """Be a box from its start to its end; `prepare` is called before anything is started."""
+    above.hurry(TELL_LIMIT)
     try:
         with machine(State(Path(arguments["state"])), int(arguments["image"])) as found:
             box = Box(found, above, require_sandbox="require-sandbox" in arguments)

@@ -71,13 +71,20 @@ class Channel:
                 os.close(fd)
             raise
 
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for room to send: where there is still none, `send` raises OSError."""
+        limit = struct.pack(
+            "ll", int(seconds), int(seconds % 1 * 1_000_000)
+        )  # struct timeval (timeval(3type))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
     def end(self) -> None:
         """Let both ends hear that this is the end, whoever waits in `receive` now included."""
         with contextlib.suppress(OSError):  # it is so already
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def progress(self, text: str) -> None:
-        """Tell a step that was taken; that nobody listens any more is no reason to stop here."""
+        """Tell a step that was taken; that nobody listens is no reason to stop here."""
         try:
             self.send(Progress(_text(text)))
         except OSError:

@@ -712,6 +712,27 @@ def test_where_whoever_started_it_goes_during_the_boot_it_stops_everything(
         assert box.wait() == 0
 
 
+def test_where_whoever_shows_the_account_stands_still_the_server_goes_on(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "TELL_LIMIT", 0.05)
+    boxes: list[Box] = []
+    with living(state, prepare=boxes.append) as found:
+        until_ready(found)
+        box = boxes.pop()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                box.above.socket.send(ControlMessage(body=Progress("more")).encode(), socket.MSG_DONTWAIT)
+        before = box.running["vault-0"].child
+        kill(box, "vault-0")
+        deadline = time.monotonic() + PATIENCE
+        while not (box.complete and box.running["vault-0"].child is not before):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert dict(box.restarts) == {"vault-0": 1}
+        del box  # with its sockets, as at the end of a process
+
+
 def test_the_pin_is_told_once_and_kept_by_nobody(state: State) -> None:
     boxes: list[Box] = []
     with living(state, prepare=boxes.append) as box:

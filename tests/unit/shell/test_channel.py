@@ -1,5 +1,6 @@
 """The control channel, and how a process is started: with real sockets and real processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -73,6 +74,19 @@ def test_messages_come_one_by_one_and_in_order(ends: Ends) -> None:
     for body in BODIES:
         ends[0].send(body)  # type: ignore[arg-type]
     assert [type(_body(ends[1])) for _ in BODIES] == [type(body) for body in BODIES]
+
+
+def test_who_does_not_listen_keeps_nobody_waiting_who_is_in_a_hurry(ends: Ends) -> None:
+    ends[0].hurry(0.05)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ends[0].send(Progress(str(sent)))
+            sent += 1
+    ends[0].progress("one more")
+    assert [_body(ends[1]) for _ in range(sent)] == [Progress(str(number)) for number in range(sent)]
+    ends[0].progress("there is room again")
+    assert _body(ends[1]) == Progress("there is room again")
 
 
 def test_a_descriptor_comes_with_its_message_and_is_inherited_by_nobody(ends: Ends) -> None:

@@ -12,7 +12,7 @@ import errno
 import math
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
@@ -27,7 +27,6 @@ from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Statu
 from endocarp.wire.suites import SIGNATURE_SIZE, Cipher, Scheme, Suite
 
 Answer = TypeVar("Answer", bound=Struct)
-Read = TypeVar("Read")
 
 DEFAULT_SCHEME: Mapping[Suite, Scheme] = MappingProxyType(
     {
@@ -88,8 +87,12 @@ class Connection:
         self._tag = 0
         self.generation = 0
         """The partition's count of changes, as the last answer told it."""
-        hello = hsm.Hello(hsm.MAGIC, hsm.VERSION)
-        welcome = self._exchange(hello.encode(), hsm.Welcome.decode)
+        message = self._exchange(hsm.Hello(hsm.MAGIC, hsm.VERSION).encode())
+        try:
+            welcome = hsm.Welcome.decode(message)
+        except DecodeError:
+            self.close()
+            raise
         if welcome.status is not Status.OK:
             self.close()
             hint = "install the client of the server's version"
@@ -105,23 +108,25 @@ class Connection:
     def ask(self, operation: Operation, body: bytes) -> bytes:
         """Do what `execute` does, with bodies as they stand on the wire."""
         self._tag = (self._tag + 1) & 0xFFFFFFFF
-        reply = self._exchange(hsm.encode_message(operation, self._tag, body), self._reply)
+        message = self._exchange(hsm.encode_message(operation, self._tag, body))
+        try:
+            reply = hsm.Reply.decode(message)
+        except DecodeError:
+            self.close()
+            raise
+        if reply.tag != self._tag:
+            self.close()
+            raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
         self.generation = reply.generation
         if reply.status is not Status.OK:
             raise DeviceError(reply.status, reply.reason, _HINTS.get(reply.status, ""))
         return reply.body
 
-    def _reply(self, message: bytes) -> hsm.Reply:
-        reply = hsm.Reply.decode(message)
-        if reply.tag != self._tag:
-            raise DecodeError("Reply.tag", f"{reply.tag}, asked with {self._tag}")
-        return reply
-
-    def _exchange(self, message: bytes, read: Callable[[bytes], Read]) -> Read:
+    def _exchange(self, message: bytes) -> bytes:
         try:
             self._line.send(message)
             if answer := self._line.receive():
-                return read(answer)
+                return answer
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):

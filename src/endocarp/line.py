@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 
 LOOKS = 120
 """How often a line looks for a message before it goes to sleep: 1 us each, so longer than it takes to wake a core."""
@@ -29,10 +30,8 @@ class Line:
         self._looks = 0 if _shares_its_processor(connection) else LOOKS
         self._rest = 0
         self._skip = 0
-
-    def send(self, message: bytes) -> None:
+        self.send: Callable[[bytes], None] = connection.sendall
         """Send all of a message; raises OSError where the other side is gone."""
-        self._socket.sendall(message)
 
     def receive(self, patience: float | None = None) -> bytes | None:
         """Return what arrived, nothing where the other side has closed, None where nothing came in time.

@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -417,13 +418,14 @@ def live(prepare: Callable[[Box], None], arguments: Mapping[str, str], above: Ch
 def _serve(box: Box) -> None:
     """Boot, open the admin socket, watch over the processes until the end."""
     report = enter(BOX, required=box.require_sandbox)
-    components = inventory()  # now: what lies there later need not be what runs
     threading.Thread(target=_watch_above, args=(box,), daemon=True).start()
     try:
-        box.boot()
+        with ThreadPoolExecutor(1) as beside:
+            components = beside.submit(inventory)  # now: what lies there later need not be what runs
+            box.boot()
         own = sandbox_report(report, MemoryMode.ORDINARY)
         shut = partial(box.children.events.put, Quit("nobody answers at the admin socket any more"))
-        serve_admin(box.machine.admin, Answers(box, own, components), shut)
+        serve_admin(box.machine.admin, Answers(box, own, components.result()), shut)
         pin, box.pin = box.pin, ""
         box.above.ready(own, pin)
         box.run()

@@ -62,22 +62,20 @@ class Conversation:
 
     def run(self, first: bytes | None = None) -> None:
         """Talk until one side ends it; `first` is what arrived before this line was handed over."""
-        core, lock = self.core, self.lock
-        data = self._receive() if first is None else first
-        while True:
+        core, line, lock = self.core, self.line, self.lock
+        data = first
+        while data != b"":
+            if first is None:
+                due = core.due()
+                data = line.receive(None if due is None else max(due - time.monotonic(), 0.0))
+            first = None
             now = time.monotonic()
             with lock:
                 events = core.expire(now) if data is None else core.receive(data, now)
             if events and not self._carry_out(events):
                 return
-            self._send()
-            if data == b"":
-                return
-            data = self._receive()
-
-    def _receive(self) -> bytes | None:
-        due = self.core.due()
-        return self.line.receive(None if due is None else max(due - time.monotonic(), 0.0))
+            for message in core.outgoing():
+                line.send(message)
 
     def _carry_out(self, events: list[Event]) -> bool:
         """Carry out events in their order, those included that follow from them; False ends the conversation."""

@@ -444,7 +444,7 @@ class Reply(NamedTuple):
         status = _STATUSES.get(number)
         if status is None:
             raise DecodeError("Reply.status", f"unknown value {number:#x}")
-        return cls(status, tag, generation, bytes(message[_REPLY.size :]))
+        return cls(status, tag, generation, message[_REPLY.size :])
 
     @property
     def reason(self) -> str:

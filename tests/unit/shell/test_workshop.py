@@ -7,7 +7,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,7 +224,7 @@ def test_keys_that_a_device_was_made_with_are_not_made_again(manufactured: Place
 
 def test_first_starts_at_the_same_moment_share_the_keys_of_one_owner(fresh: Place) -> None:
     workshops = [Workshop(State(fresh.root / name), fresh.config, print) for name in ("a", "b", "c")]
-    with ThreadPoolExecutor() as pool:
+    with ProcessPoolExecutor() as pool:  # as servers are
         for done in [pool.submit(workshop.manufacture) for workshop in workshops]:
             done.result()
         for done in [pool.submit(workshop.build) for workshop in workshops]:

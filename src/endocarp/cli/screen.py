@@ -97,19 +97,19 @@ def _sandbox(one: ProcessStatus) -> Text:
     if one.state is ProcessState.STARTING:
         return Text("not known yet", "dim")
     report = one.sandbox
-    landlock = f"landlock {report.landlock_abi}" if report.landlock_abi else "no landlock"
-    words = [
-        _held("no new privileges", "new privileges", held=bool(report.no_new_privileges)),
-        _held("no ptrace", "ptrace", held=bool(report.not_dumpable)),
-        _held(landlock, landlock, held=report.landlock_abi > 0),
-        _held("seccomp", "no seccomp", held=report.seccomp is Seccomp.FILTER),
-    ]
+    steps = {
+        "no_new_privs": bool(report.no_new_privileges),
+        "not dumpable": bool(report.not_dumpable),
+        f"Landlock {report.landlock_abi or ''}".rstrip(): report.landlock_abi > 0,
+        "seccomp": report.seccomp is Seccomp.FILTER,
+    }
+    got = ", ".join(step for step, held in steps.items() if held)
+    lacking = ", ".join(step for step, held in steps.items() if not held)
     notes = "; ".join(note.text for note in report.notes)
-    return Text(", ").join(words).append(f" ({notes})" if notes else "", "dim")
-
-
-def _held(good: str, bad: str, *, held: bool) -> Text:
-    return Text(good, "green") if held else Text(bad, "yellow")
+    return Text.assemble(
+        (got, "green"), "; " if got and lacking else "", (f"lacks {lacking}" if lacking else "", "yellow"),
+        (f" ({notes})" if notes else "", "dim"),
+    )  # fmt: skip
 
 
 def _partitions(found: Status) -> Table:

@@ -66,11 +66,13 @@ def test_people_get_everything_on_one_screen() -> None:
 def test_a_process_stands_on_a_line_with_what_it_has_and_what_it_lacks() -> None:
     box, sandbox_of_box = lines_of("box")
     assert box.split()[1:5] == ["41", "1:02:05", "20", "MiB"]
-    assert sandbox_of_box.endswith("no new privileges, no ptrace, no landlock, no seccomp")
+    assert sandbox_of_box.endswith("no_new_privs, not dumpable; lacks Landlock, seccomp")
     assert box.endswith("holds none")
     vault, sandbox_of_vault = lines_of("vault-0")
     assert vault.split()[1:] == ["42", "1", "s", "30", "MiB", "3", "secret"]
-    assert sandbox_of_vault.endswith(" new privileges, ptrace, landlock 7, seccomp (no [bold] step)")
+    assert sandbox_of_vault.endswith(
+        "  Landlock 7, seccomp; lacks no_new_privs, not dumpable (no [bold] step)"
+    )
 
 
 def test_what_a_process_has_and_lacks_is_not_told_before_it_serves() -> None:

@@ -43,7 +43,9 @@ def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: 
     child = start("box", image, ["--state", str(server.root), *wanted])
     os.close(image)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: _stop(child))
+        # nohup(1) has it ignored: then the server is meant to outlive its terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: _stop(child))
     lines = paste_lines(server, state=state, config=config)
     with child.channel.socket:
         _follow(child, account, server, lines)

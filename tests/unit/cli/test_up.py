@@ -134,6 +134,15 @@ def test_a_signal_stops_the_box_in_order(state: State, number: signal.Signals) -
     assert ended(up(state, box=SIGNALLED.format(number.name))) == ["up       stopped: Stop"]
 
 
+def test_a_server_that_was_started_to_outlive_its_terminal_does(state: State) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does
+    hung_up = """
+    os.kill(os.getppid(), signal.SIGHUP)
+    channel.progress(f"up: {len(select.select([channel.socket], [], [], 0.3)[0])} messages")
+    """
+    assert ended(up(state, box=hung_up)) == ["up       0 messages"]
+
+
 def test_a_signal_after_the_end_of_the_box_does_no_harm(state: State) -> None:
     late = "channel.socket.close(); os.kill(os.getppid(), signal.SIGTERM)"
     assert ended(up(state, box=late)) == []

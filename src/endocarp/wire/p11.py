@@ -37,7 +37,6 @@ NULL = 0xFFFFFFFF
 _FRAME = struct.Struct(">III")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
-_ARRAY = struct.Struct(">BI")
 _ROOM = struct.Struct(">II")
 _ATTRIBUTE_OCTETS = 5
 """No attribute is shorter on the wire."""
@@ -198,22 +197,7 @@ class Reader:
 
     def byte_array(self) -> ByteArray:
         """Take octets, or their number alone."""
-        at = self.at
-        try:
-            valid, size = _ARRAY.unpack_from(self.data, at)
-        except struct.error:
-            raise self.error("cut short") from None
-        if not valid:
-            self.at = at + _ARRAY.size
-            return int(size)
-        at += _ARRAY.size
-        end = at + size
-        data = self.data
-        if size == NULL or end > len(data):
-            self.at += 1
-            return self.octets()  # which tells NULL from a size that lies
-        self.at = end
-        return data[at:end]
+        return self.octets() if self.byte() else self.u32()
 
     def ulong_array(self) -> UlongArray:
         """Take numbers, or their count alone."""
@@ -223,12 +207,7 @@ class Reader:
 
     def byte_room(self) -> int | None:
         """Take the size of the caller's buffer; None where there is none, and only the size is asked for."""
-        at = self.at
-        try:
-            room: int = _U32.unpack_from(self.data, at)[0]
-        except struct.error:
-            raise self.error("cut short") from None
-        self.at = at + 4
+        room = self.u32()
         # p11-kit 0.25, rpc-client.c: all ones tell a buffer of size 0 from no buffer.
         return 0 if room == NULL else room or None
 

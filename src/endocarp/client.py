@@ -9,9 +9,7 @@ thread at a time. This is the only module outside `shell` that opens a socket.
 """
 
 import errno
-import math
 import socket
-import struct
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
@@ -19,7 +17,7 @@ from typing import Self, TypeVar
 from endocarp import xdg
 from endocarp.errors import DecodeError, DeviceError, UsageError
 from endocarp.hsm.object_policy import default_policy, key_class
-from endocarp.line import Line
+from endocarp.line import Line, timeval
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
 from endocarp.wire.evidence import PartitionEvidence
@@ -55,8 +53,6 @@ _HINTS: Mapping[Status, str] = MappingProxyType(
 
 _SEE = "see that the server runs: endocarp status"
 
-_TIME = struct.Struct("ll")
-"""Seconds and microseconds, as a socket takes them."""
 _LONGEST = 1 << 31
 """Seconds: 68 years."""
 
@@ -393,9 +389,8 @@ def _limit(end: socket.socket, timeout: float) -> None:
     """Let no call on a socket take longer; the system wakes us, so that looking first costs nothing more."""
     if not 0 < timeout < _LONGEST:
         raise UsageError(f"a timeout of {timeout:g} s", "give more than 0 seconds, or None to wait for ever")
-    limit = _TIME.pack(*divmod(math.ceil(timeout * 1_000_000), 1_000_000))
     for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        end.setsockopt(socket.SOL_SOCKET, way, limit)
+        end.setsockopt(socket.SOL_SOCKET, way, timeval(timeout))
 
 
 def _template(

@@ -1,5 +1,6 @@
 """A connected socket that is waited for in the quickest way there is: both ends of every conversation have one."""
 
+import math
 import os
 import select
 import socket
@@ -11,6 +12,7 @@ LOOKS = 120
 REST = 64
 """After looking in vain again and again, the most messages in a row that are waited for asleep at once."""
 
+_TIMEVAL = struct.Struct("ll")
 _PEER = struct.Struct("iII")
 """struct ucred (unix(7)): process, user, group."""
 
@@ -62,6 +64,11 @@ class Line:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def timeval(seconds: float) -> bytes:
+    """Return the struct timeval that SO_RCVTIMEO and SO_SNDTIMEO take: rounded up, since 0 is for ever (socket(7))."""
+    return _TIMEVAL.pack(*divmod(math.ceil(seconds * 1_000_000), 1_000_000))
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:

@@ -4,12 +4,13 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from endocarp.line import LOOKS, REST, Line, peer_of
+from endocarp.line import LOOKS, REST, Line, peer_of, timeval
 
 
 @contextlib.contextmanager
@@ -104,3 +105,9 @@ def test_a_line_looks_where_the_other_side_has_more_processors(one_processor: in
 def test_a_line_looks_where_nobody_knows_the_other_side(one_processor: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         assert Line(ours, 100)._looks == LOOKS
+
+
+def test_a_time_is_never_rounded_down_to_for_ever() -> None:
+    seconds_and_microseconds = struct.Struct("ll")
+    told = [seconds_and_microseconds.unpack(timeval(seconds)) for seconds in (0, 1e-9, 0.25, 5.0, 10.000001)]
+    assert told == [(0, 0), (0, 1), (0, 250_000), (5, 0), (10, 1)]

@@ -13,7 +13,7 @@ from endocarp.cli import options
 from endocarp.cli.account import Account, paste_lines
 from endocarp.errors import Refused, UsageError
 from endocarp.shell import config as directories
-from endocarp.shell.archive import load, seal
+from endocarp.shell.archive import CHANGED, load, seal
 from endocarp.shell.channel import Child, run, start
 from endocarp.wire.control import Failed, Progress, Ready, Stop
 
@@ -88,6 +88,6 @@ def _follow(child: Child, account: Account, server: directories.State, lines: li
         raise Refused(failed.rule, failed.reason, failed.hint)
     if code != 0 and silent:
         reason = f"{server.archive('box')}: the box died before it said a word (exit code {code})"
-        raise Refused("image.box", reason, "if you changed it on purpose, start once with --rebuild")
+        raise Refused("image.box", reason, CHANGED)
     if code != 0:
         raise Refused("process.box", f"the box died (exit code {code})", _AGAIN)

@@ -21,7 +21,6 @@ from endocarp.wire.admin import (
     GetStatus,
     Status,
 )
-from endocarp.wire.control import TEXT_LIMIT
 from endocarp.wire.text import truncate
 
 _PATIENCE = 30.0
@@ -64,13 +63,9 @@ def _answer(message: bytes, box: Answerer) -> Status | Evidence | Failure:
             case _:
                 assert_never(body)
     except Refused as refused:
-        return Failure(refused.rule, _text(refused.reason), _text(refused.advice()))
+        return Failure(refused.rule, truncate(refused.reason), truncate(refused.advice()))
     except EndocarpError as error:
-        return Failure(error.code, _text(str(error)), _text(error.advice()))
-
-
-def _text(text: str) -> str:
-    return truncate(text, TEXT_LIMIT)
+        return Failure(error.code, truncate(str(error)), truncate(error.advice()))
 
 
 def receive_frame(connection: socket.socket) -> bytes | None:
@@ -78,7 +73,7 @@ def receive_frame(connection: socket.socket) -> bytes | None:
 
     Raises DecodeError where a frame is too long or cut short.
     """
-    header = _receive(connection, FrameHeader.SIZE or 0)
+    header = _receive(connection, FrameHeader.fixed_size())
     if not header:
         return None
     length = FrameHeader.decode(header).length

@@ -17,7 +17,7 @@ from endocarp.shell.machine import Machine
 from endocarp.shell.mailbox import Mailbox
 from endocarp.version import VERSION
 from endocarp.wire.admin import Measurement, PartitionStatus, ProcessState, ProcessStatus, Status
-from endocarp.wire.control import ROT_GONE, TEXT_LIMIT, MemoryMode, SandboxReport, Seccomp
+from endocarp.wire.control import ROT_GONE, MemoryMode, SandboxReport, Seccomp
 from endocarp.wire.evidence import Component, StashEntry
 from endocarp.wire.text import truncate
 
@@ -65,7 +65,7 @@ class Answers:
         return Status(
             VERSION,
             box.machine.model,
-            _text(box.machine.state.root),
+            truncate(str(box.machine.state.root)),
             box.boots,
             processes=(self._own(now), *[self._process(one, now) for one in box.running.values()]),
             partitions=tuple(self._partition(number) for number in PARTITIONS),
@@ -94,7 +94,7 @@ class Answers:
     def _partition(self, number: int) -> PartitionStatus:
         state = self.box.machine.state
         doors = (state.native_socket(number), state.p11_kit_socket(number))
-        return PartitionStatus(number, *(_text(door) for door in doors))
+        return PartitionStatus(number, *(truncate(str(door)) for door in doors))
 
     def evidence(self, nonce: bytes) -> bytes:
         """Collect evidence over a nonce of 32 octets.
@@ -141,10 +141,6 @@ class Answers:
 
 def _starting() -> Refused:
     return Refused("process.starting", "a process of the server is being started", _AGAIN)
-
-
-def _text(path: Path) -> str:
-    return truncate(str(path), TEXT_LIMIT)
 
 
 def resident(pid: int) -> int:

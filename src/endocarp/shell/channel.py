@@ -18,7 +18,6 @@ from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     MAX_MESSAGE,
     NOTE_LIMIT,
-    TEXT_LIMIT,
     ControlMessage,
     Failed,
     MemoryMode,
@@ -86,7 +85,7 @@ class Channel:
     def progress(self, text: str) -> None:
         """Tell a step that was taken; that nobody listens is no reason to stop here."""
         try:
-            self.send(Progress(_text(text)))
+            self.send(Progress(truncate(text)))
         except OSError:
             return
 
@@ -101,13 +100,9 @@ class Channel:
         """Tell why this process gives up."""
         rule = error.rule if isinstance(error, Refused) else error.code
         try:
-            self.send(Failed(rule, _text(getattr(error, "reason", str(error))), _text(error.advice())))
+            self.send(Failed(rule, truncate(getattr(error, "reason", str(error))), truncate(error.advice())))
         except OSError:
             return
-
-
-def _text(text: str) -> str:
-    return truncate(text, TEXT_LIMIT)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -146,11 +141,10 @@ def start(
     # A child has no descriptors to give.
     channel = Channel(ours, descriptors=0)
     given = {"control": theirs.fileno(), "image": image, **(descriptors or {})}
-    named = [word for key, fd in given.items() for word in (f"--{key}", str(fd))]
     with theirs:
         try:
             process = subprocess.Popen(
-                [*interpreter(image), *named, *arguments],
+                [*interpreter(image), *_named(given), *arguments],
                 pass_fds=list(given.values()),
                 env=_LANGUAGE,
                 cwd="/",
@@ -172,11 +166,14 @@ def run(module: str, arguments: Sequence[str]) -> int:
 
 def replace(image: int, arguments: Sequence[str], descriptors: Mapping[str, int]) -> None:
     """Become the archive in the sealed descriptor `image`: same process, new program. Does not return."""
-    named = [word for key, fd in descriptors.items() for word in (f"--{key}", str(fd))]
     for fd in (image, *descriptors.values()):
         os.set_inheritable(fd, True)
-    words = [*interpreter(image), "--image", str(image), *named, *arguments]
+    words = [*interpreter(image), *_named({"image": image, **descriptors}), *arguments]
     os.execve(sys.executable, words, _LANGUAGE)  # noqa: S606
+
+
+def _named(descriptors: Mapping[str, int]) -> list[str]:
+    return [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
 
 
 def interpreter(image: int) -> list[str]:

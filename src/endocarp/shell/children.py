@@ -13,8 +13,8 @@ from endocarp.box.plan import KINDS, kind_of
 from endocarp.errors import EndocarpError
 from endocarp.shell.channel import Child, start
 from endocarp.shell.machine import SealedImage
-from endocarp.wire.control import NOTE_LIMIT, TEXT_LIMIT, ControlMessage, Note, SandboxReport, Stop
-from endocarp.wire.text import printable, truncate
+from endocarp.wire.control import NOTE_LIMIT, ControlMessage, Note, SandboxReport, Stop
+from endocarp.wire.text import TEXT_LIMIT, printable, truncate
 
 STOP_LIMIT = 3.0
 """Seconds that a process has to end after it was told to stop."""

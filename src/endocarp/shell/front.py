@@ -6,7 +6,6 @@ connection is spoken to by the token core here, which asks the vault over a conn
 
 import os
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from functools import partial
 
 from endocarp.errors import DecodeError
 from endocarp.hsm.token import TokenConnection
-from endocarp.line import Line, peer_of
+from endocarp.line import Line, peer_of, timeval
 from endocarp.shell.channel import Channel, pair, sandbox_report
 from endocarp.shell.process import HELLO_LIMIT, PIECE, run_process, wait_for_stop
 from endocarp.shell.sandbox import FRONT, enter
@@ -67,6 +66,7 @@ class Front:
 
     def pair(self, partition: int, channel: socket.socket) -> None:
         """Send what comes for a partition through this channel from now on."""
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(PAIRING_TIME))
         with self._paired:
             before = self._vaults.pop(partition, None)
             self._vaults[partition] = channel
@@ -78,12 +78,12 @@ class Front:
         """Read the Hello of a native client and hand its connection on."""
         if not is_own_user(connection):
             return
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(HELLO_TIME))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(HELLO_TIME))
         try:
             hello = Hello.decode(connection.recv(HELLO_LIMIT))
         except (DecodeError, BlockingIOError):  # the latter is what SO_RCVTIMEO ends by
             return
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(0))
         self._hand_on(partition, hello, connection)
 
     def serve_token(self, partition: int, connection: socket.socket) -> None:
@@ -109,7 +109,6 @@ class Front:
             # A copy, to be waited for without the lock: who holds that keeps other partitions, and box, waiting.
             channel = self._vaults[partition].dup()
         with channel:
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(PAIRING_TIME))
             try:
                 socket.send_fds(channel, [hello.encode()], [connection.fileno()])
             except BlockingIOError:  # what SO_SNDTIMEO ends by
@@ -128,11 +127,6 @@ class Front:
             return True
         except OSError:
             return False
-
-
-def _timeval(seconds: float) -> bytes:
-    """Return struct timeval (timeval(3type))."""
-    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _ask(vault: Line, request: bytes) -> bytes:

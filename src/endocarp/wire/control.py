@@ -21,11 +21,10 @@ from endocarp.wire.codec import (
     u8,
     u16,
 )
+from endocarp.wire.text import TEXT_LIMIT
 
 MAX_MESSAGE = 16 << 10
 """The size in octets that no control message exceeds."""
-TEXT_LIMIT = 1 << 10
-"""Octets in a text for people."""
 ROT_GONE = "process.rot"
 """The rule of a Failed whose only reason is that the root of trust is gone."""
 NOTE_LIMIT = 256

@@ -25,9 +25,9 @@ from endocarp.wire.admin import (
     GetEvidence,
     GetStatus,
 )
-from endocarp.wire.control import TEXT_LIMIT
 from endocarp.wire.cose import SignedMessage
 from endocarp.wire.evidence import Evidence as Attestation
+from endocarp.wire.text import TEXT_LIMIT
 
 NONCE = bytes(range(32))
 

@@ -20,7 +20,6 @@ from endocarp.shell.channel import Channel, Child, pair, replace, run, sandbox_r
 from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     NOTE_LIMIT,
-    TEXT_LIMIT,
     ControlMessage,
     Failed,
     MemoryMode,
@@ -32,6 +31,7 @@ from endocarp.wire.control import (
     Seccomp,
     Stop,
 )
+from endocarp.wire.text import TEXT_LIMIT
 
 BODIES = [
     Progress("rom: firmware verified"),

@@ -6,7 +6,6 @@ from endocarp.errors import DecodeError, UsageError
 from endocarp.wire.control import (
     MAX_MESSAGE,
     NOTE_LIMIT,
-    TEXT_LIMIT,
     ControlMessage,
     Failed,
     Kind,
@@ -19,6 +18,7 @@ from endocarp.wire.control import (
     Seccomp,
     Stop,
 )
+from endocarp.wire.text import TEXT_LIMIT
 
 REPORT = SandboxReport(1000, 1, 1, 7, Seccomp.FILTER, MemoryMode.SECRET, notes=(Note("lacks ä"),))
 BODIES: dict[Kind, Progress | Ready | Failed | Pair | Stop] = {

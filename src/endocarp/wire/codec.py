@@ -71,8 +71,10 @@ from endocarp.wire.steps import (
     Inner,
     IntArray,
     ItemList,
+    Measure,
     Octetstring,
     Part,
+    Rest,
     Run,
     Step,
     Values,
@@ -100,11 +102,14 @@ class Struct:
     SIZE: ClassVar[int | None] = None
     """The size in octets where every field is of fixed size, else None."""
     _steps: ClassVar[tuple[Step, ...]] = ()
+    _has_rules: ClassVar[bool] = False
+    """Whether the class has a `check` of its own."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         dataclass(frozen=True)(cls)
         cls._steps = _plan(cls)
+        cls._has_rules = cls.check is not Struct.check
         sizes = [step.size for step in cls._steps]
         cls.SIZE = None if None in sizes else sum(cast("list[int]", sizes))
 
@@ -130,7 +135,8 @@ class Struct:
         values = self.__dict__
         for step in cls._steps:
             at = step.read(values, data, at, context)
-        self.check()
+        if cls._has_rules:
+            self.check()
         return self, at
 
     def encode(self, context: Context = NO_CONTEXT) -> bytes:
@@ -294,7 +300,7 @@ class _Planner:
             case Array() if form.form.size != 3:
                 return IntArray(where, name, form, self.order)
             case Bytes() | Text():
-                return Octetstring(where, name, form, self.order)
+                return self._octetstring(where, name, form)
             case Items():
                 return ItemList(where, name, form, self.order)
             case Nested():
@@ -307,6 +313,15 @@ class _Planner:
                 return WithPadding(where, form, self._inner(name, base, form.form, default))
             case _:
                 raise TypeError(f"{where}: {form!r} is no form of this codec")
+
+    def _octetstring(self, where: str, name: str, form: Bytes | Text) -> Step:
+        if form.length is None:
+            return Rest(where, name, form.limit)
+        negotiated = isinstance(form, Bytes) and form.negotiated
+        measure = Measure(
+            where, form.length, self.order, limit=form.limit, unit="octets", negotiated=negotiated
+        )
+        return Octetstring(where, name, measure, text=isinstance(form, Text))
 
     def _inner(self, name: str, base: Any, form: Form, default: Any) -> list[Step]:
         planner = _Planner(self.owner, self.order, self.fetches)

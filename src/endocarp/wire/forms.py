@@ -114,7 +114,7 @@ class Bytes(Form):
 class Text(Form):
     """UTF-8; `length` counts octets, as in Bytes."""
 
-    length: Int | str | None
+    length: Int | str
     limit: int = 1 << 10
 
 

@@ -10,10 +10,10 @@ import struct
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from endocarp.errors import DecodeError, UsageError
-from endocarp.wire.forms import Array, Bytes, Const, Int, Items, Nested, OneOf, Padded, Since, Text
+from endocarp.wire.forms import Array, Const, Int, Items, Nested, OneOf, Padded, Since
 
 if TYPE_CHECKING:
     from endocarp.wire.codec import Struct
@@ -69,7 +69,7 @@ class Run:
     def read(self, values: Values, data: Data, at: int, context: Context) -> int:
         """Unpack the whole run, then convert what is not plain."""
         try:
-            values.update(zip(self.names, self.codec.unpack_from(data, at), strict=True))
+            values.update(zip(self.names, self.codec.unpack_from(data, at)))  # noqa: B905 - one list made both
         except struct.error:
             raise DecodeError(self._cut(len(data) - at), "cut short") from None
         for finish in self.finishes:
@@ -261,7 +261,7 @@ class Measure:
     def __init__(
         self,
         where: str,
-        source: Int | str | None,
+        source: Int | str,
         order: str,
         *,
         limit: int,
@@ -270,7 +270,7 @@ class Measure:
     ) -> None:
         self.where, self.limit, self.unit, self.negotiated = where, limit, unit, negotiated
         self.prefix = source if isinstance(source, Int) else None
-        self.field = source if isinstance(source, str) else None
+        self.field = source if isinstance(source, str) else ""
         self.order = byte_order(order)
 
     def read(self, values: Values, data: Data, at: int, context: Context) -> tuple[int, int]:
@@ -281,8 +281,6 @@ class Measure:
                 raise DecodeError(self.where, "cut short")
             at += self.prefix.size
             number = int.from_bytes(piece, self.order, signed=self.prefix.signed)
-        elif self.field is None:
-            number = max(len(data) - at, 0)
         else:
             number = self._negotiated(context) if self.negotiated else values[self.field]
         if not 0 <= number <= self.limit:
@@ -291,7 +289,7 @@ class Measure:
 
     def _negotiated(self, context: Context) -> int:
         try:
-            return context[cast("str", self.field)]
+            return context[self.field]
         except KeyError:
             raise UsageError(f"{self.where}: the context has no size named {self.field}") from None
 
@@ -310,13 +308,8 @@ class Octetstring:
 
     size: int | None = None
 
-    def __init__(self, where: str, name: str, form: Bytes | Text, order: str) -> None:
-        self.where, self.name = where, name
-        negotiated = isinstance(form, Bytes) and form.negotiated
-        self.measure = Measure(
-            where, form.length, order, limit=form.limit, unit="octets", negotiated=negotiated
-        )
-        self.text = isinstance(form, Text)
+    def __init__(self, where: str, name: str, measure: Measure, *, text: bool = False) -> None:
+        self.where, self.name, self.measure, self.text = where, name, measure, text
 
     def read(self, values: Values, data: Data, at: int, context: Context) -> int:
         """Copy the octets: what was read does not change when the buffer does."""
@@ -337,6 +330,30 @@ class Octetstring:
         """Write the octets, and their length where it stands in front."""
         piece = values[self.name].encode() if self.text else values[self.name]
         self.measure.write(len(piece), out, context)
+        out.append(piece)
+
+
+class Rest:
+    """All octets that are left."""
+
+    size: int | None = None
+
+    def __init__(self, where: str, name: str, limit: int) -> None:
+        self.where, self.name, self.limit = where, name, limit
+
+    def read(self, values: Values, data: Data, at: int, context: Context) -> int:
+        """Copy the octets: what was read does not change when the buffer does."""
+        size = len(data) - at
+        if size > self.limit:
+            raise DecodeError(self.where, f"{size} octets, at most {self.limit}")
+        piece = values[self.name] = bytes(data[at:])
+        return at + len(piece)
+
+    def write(self, values: Values, out: list[bytes], context: Context) -> None:
+        """Check the length as `read` does, and write the octets."""
+        piece = values[self.name]
+        if len(piece) > self.limit:
+            raise UsageError(f"{self.where}: {len(piece)} octets, at most {self.limit}")
         out.append(piece)
 
 

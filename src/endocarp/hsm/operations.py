@@ -1,14 +1,13 @@
 """What a vault does for each operation: one function a request, in a table.
 
-A function decides, and returns the answer, or the `Work` that leads to it. It refuses by raising, before anything has
-changed but the count of wrong PINs. The lock is held where something changes, in a function, in its work or in what
-follows that; heavy work is done outside it.
+A function decides, does it and returns the answer. It refuses by raising, before anything has changed but the count of
+wrong PINs. The lock is held where something changes, and nowhere else: heavy work is done outside it. What has to wait
+first, an attempt with a PIN, is returned as the `Attempt` that is to be made.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -30,7 +29,7 @@ from endocarp.hsm.report import Surroundings, make_report
 from endocarp.hsm.session import Session
 from endocarp.wire import hsm
 from endocarp.wire.codec import Struct
-from endocarp.wire.hsm import Asked, Data, Nothing, ObjectClass, Operation, Status
+from endocarp.wire.hsm import Asked, Nothing, ObjectClass, Operation, Status
 from endocarp.wire.suites import CIPHERS, GCM_NONCE_SIZE, SCHEMES, Cipher
 
 PAGE_SIZE = 56 * 1024
@@ -52,13 +51,12 @@ class Vault:
     turn: AbstractContextManager[object]
 
 
-@dataclass(slots=True)
-class Work:
-    """Work for a job, after `delay` seconds; `then` makes its result the answer, which it is itself if that is None."""
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt with a PIN, to be made after `delay` seconds; raises as the functions here do."""
 
-    run: Callable[[], Any]
-    then: Callable[[Any], Struct] | None = None
-    delay: float = 0.0
+    make: Callable[[], Struct]
+    delay: float
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Caller:
     session: Session
 
 
-Outcome = Struct | Work
+Outcome = Struct | bytes | Attempt
+"""An answer; `bytes` are one that consists of nothing else, as `Data` does."""
 Carry = Callable[[Caller, Asked], Outcome]
 
 
@@ -86,38 +85,34 @@ def _info(caller: Caller, request: hsm.Info) -> Outcome:
 
 
 def _login(caller: Caller, request: hsm.Login) -> Outcome:
-    def log_in(done: object) -> Nothing:
-        caller.session.log_in()
-        return Nothing()
-
     vault = caller.vault
 
     def settle(tried: Pin) -> None:
         with vault.lock:
             vault.partition.settle(tried)
+        caller.session.log_in()
 
-    return _attempt(vault, request.pin, settle, log_in)
+    return _attempt(vault, request.pin, settle)
 
 
-def _attempt(
-    vault: Vault, pin: bytes, settle: Callable[[Pin], None], then: Callable[[object], Struct]
-) -> Work:
-    """Return the work that counts an attempt, derives the digest of the PIN, and has `settle` compare it.
+def _attempt(vault: Vault, pin: bytes, settle: Callable[[Pin], None]) -> Attempt:
+    """Return the attempt that is counted, has the digest of the PIN derived, and that `settle` compares and carries on.
 
     `settle` is called without the lock, in this attempt's turn: no other one comes between its steps.
     """
     held = vault.partition
     delay = held.pin_delay
 
-    def compare() -> None:
+    def make() -> Nothing:
         with vault.turn:
             with vault.lock:
                 if held.pin_delay > delay:
                     raise PeerError(Status.FAILED, "other attempts were wrong meanwhile: try again")
                 salt = held.begin_attempt()
             settle(Pin(salt, pin_digest(pin, salt)))
+        return Nothing()
 
-    return Work(compare, then, delay)
+    return Attempt(make, delay)
 
 
 def _logout(caller: Caller, request: hsm.Logout) -> Outcome:
@@ -136,19 +131,18 @@ def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
         with vault.lock:
             vault.partition.set_pin(tried, new)
 
-    return _attempt(vault, request.old, settle, lambda done: Nothing())
+    return _attempt(vault, request.old, settle)
 
 
 def _random(caller: Caller, request: hsm.Random) -> Outcome:
     if request.size > hsm.DATA_LIMIT:
         raise PeerError(Status.DATA_INVALID, f"at most {hsm.DATA_LIMIT} random octets at once")
-    return Data(caller.vault.entropy(request.size))
+    return caller.vault.entropy(request.size)
 
 
 def _report(caller: Caller, request: hsm.Report) -> Outcome:
     held = caller.vault.partition
-    run = partial(
-        make_report,
+    return make_report(
         held.identity,
         caller.vault.surroundings,
         partition=held.number,
@@ -156,7 +150,6 @@ def _report(caller: Caller, request: hsm.Report) -> Outcome:
         generation=held.generation,
         objects=len(held.objects),
     )
-    return Work(run)
 
 
 # --- objects --------------------------------------------------------------------------------------------------
@@ -168,21 +161,15 @@ def _generate(caller: Caller, request: hsm.Generate) -> Outcome:
     if suite not in SECRET_SUITES:
         check_template(suite, ObjectClass.PUBLIC_KEY, request.public)
 
-    def make() -> list[Draft]:
-        key = make_key(suite, caller.vault.entropy)
-        public = public_octets(key)
-        drafts = [Draft(own_class, suite, _granted(own_class, request.key), public, key)]
-        if public:
-            template = _granted(ObjectClass.PUBLIC_KEY, request.public)
-            drafts.append(Draft(ObjectClass.PUBLIC_KEY, suite, template, public, None))
-        return drafts
-
-    def keep(drafts: list[Draft]) -> hsm.Objects:
-        with caller.vault.lock:
-            made = caller.session.add(drafts)
-        return hsm.Objects(0, tuple(one.description for one in made))
-
-    return Work(make, keep)
+    key = make_key(suite, caller.vault.entropy)
+    public = public_octets(key)
+    drafts = [Draft(own_class, suite, _granted(own_class, request.key), public, key)]
+    if public:
+        template = _granted(ObjectClass.PUBLIC_KEY, request.public)
+        drafts.append(Draft(ObjectClass.PUBLIC_KEY, suite, template, public, None))
+    with caller.vault.lock:
+        made = caller.session.add(drafts)
+    return hsm.Objects(0, tuple(one.description for one in made))
 
 
 def _granted(object_class: ObjectClass, template: hsm.Template) -> hsm.Template:
@@ -245,19 +232,15 @@ def _sign(caller: Caller, request: hsm.Sign) -> Outcome:
     if sign is None:
         _check_mechanism(found, Operation.SIGN, request.scheme, SCHEMES[found.description.suite])
         sign = found.signers[request.scheme] = found.private_key.signer(request.scheme)
-    return Work(partial(sign, request.data))
+    return sign(request.data)
 
 
 def _verify(caller: Caller, request: hsm.Verify) -> Outcome:
     found = caller.session.get(request.handle)
     _check_mechanism(found, Operation.VERIFY, request.scheme, SCHEMES[found.description.suite])
-
-    def judge(holds: object) -> Nothing:
-        if not holds:
-            raise PeerError(Status.SIGNATURE_INVALID, "the signature does not fit")
-        return Nothing()
-
-    return Work(partial(found.public_key.verify, request.scheme, request.signature, request.data), judge)
+    if not found.public_key.verify(request.scheme, request.signature, request.data):
+        raise PeerError(Status.SIGNATURE_INVALID, "the signature does not fit")
+    return Nothing()
 
 
 def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
@@ -265,11 +248,9 @@ def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:
     _check_mechanism(found, Operation.ENCRYPT, request.cipher, CIPHERS[found.description.suite])
     if request.cipher is not Cipher.AES_GCM:
         _refuse_gcm_fields(request.nonce, request.associated)
-        run = partial(found.public_key.encrypt, request.cipher, request.data)
-        return Work(run, partial(hsm.Sealed, b""))
+        return hsm.Sealed(b"", found.public_key.encrypt(request.cipher, request.data))
     nonce = request.nonce or caller.vault.entropy(GCM_NONCE_SIZE)
-    run = partial(found.aes_key.seal, nonce, request.data, request.associated)
-    return Work(run, partial(hsm.Sealed, nonce))
+    return hsm.Sealed(nonce, found.aes_key.seal(nonce, request.data, request.associated))
 
 
 def _decrypt(caller: Caller, request: hsm.Decrypt) -> Outcome:
@@ -277,8 +258,8 @@ def _decrypt(caller: Caller, request: hsm.Decrypt) -> Outcome:
     _check_mechanism(found, Operation.DECRYPT, request.cipher, CIPHERS[found.description.suite])
     if request.cipher is not Cipher.AES_GCM:
         _refuse_gcm_fields(request.nonce, request.associated)
-        return Work(partial(found.private_key.decrypt, request.cipher, request.data))
-    return Work(partial(found.aes_key.open, request.nonce, request.data, request.associated))
+        return found.private_key.decrypt(request.cipher, request.data)
+    return found.aes_key.open(request.nonce, request.data, request.associated)
 
 
 def _check_mechanism(found: KeyObject, operation: Operation, way: object, ways: frozenset[Any]) -> None:

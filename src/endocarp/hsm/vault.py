@@ -1,17 +1,17 @@
 """The vault's end of a connection: one process that holds the keys of one partition, and those who ask it.
 
-`operations.Vault` is what all connections share; `VaultConnection` is the core of one of them. Heavy work is given
-away as a job, one at a time a connection: the shell runs it and hands the result to `finish`. The lock is the vault's
-own: the shell takes none around this core, so that signing waits for nobody who writes the store.
+`operations.Vault` is what all connections share; `VaultConnection` is the core of one of them. The lock is the vault's
+own, held where something changes: the shell takes none around this core that another one has a part in, so what is
+heavy is done where it is decided, and signing waits for nobody who writes the store. What must wait is a job.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from endocarp.core import Close, Event, Job
 from endocarp.errors import DecodeError, EndocarpError, PeerError, Refused, UsageError
-from endocarp.hsm.operations import OPERATIONS, Caller, Carry, Vault, Work
+from endocarp.hsm.operations import OPERATIONS, Attempt, Caller, Carry, Vault
 from endocarp.hsm.phases import PERMITS, Phase, refusal
 from endocarp.hsm.session import Session
 from endocarp.hsm.store import FAILED, FULL
@@ -64,7 +64,6 @@ class VaultConnection:
         self._caller = Caller(vault, self._session)
         self._outgoing: list[bytes] = []
         self._tag = 0
-        self._then: Callable[[Any], Struct] | None = None
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take one message, the first of which is Hello; a job that comes back is finished before the next."""
@@ -87,22 +86,13 @@ class VaultConnection:
             outcome = carry(self._caller, hsm.read_body(kind, data))
         except EndocarpError as error:
             return self._fail(error)
-        if isinstance(outcome, Work):
-            self._then = outcome.then
-            return [Job(outcome.run, now + outcome.delay if outcome.delay else 0.0)]
-        return self._answer(outcome.encode())
+        if isinstance(outcome, Attempt):
+            return [Job(outcome.make, now + outcome.delay if outcome.delay else 0.0)]
+        return self._answer(outcome)
 
     def finish(self, result: Any) -> list[Event]:
         """Take the result of a job, or the EndocarpError that it raised."""
-        if isinstance(result, EndocarpError):
-            return self._fail(result)
-        if self._then is None:
-            return self._answer(result)
-        try:
-            answer = self._then(result)
-        except EndocarpError as error:
-            return self._fail(error)
-        return self._answer(answer.encode())
+        return self._fail(result) if isinstance(result, EndocarpError) else self._answer(result)
 
     def outgoing(self) -> list[bytes]:
         """Return the messages to send, and forget them."""
@@ -132,7 +122,8 @@ class VaultConnection:
             return PeerError(Status.OPERATION_UNKNOWN, f"there is no operation {number}")
         return refusal(self._session.phase, Operation(number))
 
-    def _answer(self, body: bytes) -> list[Event]:
+    def _answer(self, answer: Struct | bytes) -> list[Event]:
+        body = answer if isinstance(answer, bytes) else answer.encode()
         self._outgoing.append(hsm.encode_reply(Status.OK, self._tag, self._session.generation, body))
         return []
 

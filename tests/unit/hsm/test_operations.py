@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 from tests.simulators.disk import Disk
@@ -13,7 +13,7 @@ from endocarp.crypto.keys import PublicKey
 from endocarp.crypto.secret import Secret
 from endocarp.errors import PeerError, Refused, UsageError
 from endocarp.hsm.object_policy import default_policy
-from endocarp.hsm.operations import OPERATIONS, Caller, Vault, Work
+from endocarp.hsm.operations import OPERATIONS, Attempt, Caller, Outcome, Vault
 from endocarp.hsm.partition import open_partition
 from endocarp.hsm.pin import digest_new
 from endocarp.hsm.records import Pin
@@ -67,18 +67,16 @@ def user(vault: Vault) -> Caller:
     return Caller(vault, session)
 
 
-def outcome(caller: Caller, request: hsm.Request[Any]) -> Struct | Work:
+def outcome(caller: Caller, request: hsm.Request[Any]) -> Outcome:
     return OPERATIONS[request.OPERATION](caller, request)
 
 
 def asked(caller: Caller, request: hsm.Request[Answer]) -> Answer:
-    """Return the answer, work done."""
+    """Return the answer; an attempt is made at once."""
     done = outcome(caller, request)
-    if isinstance(done, Work):
-        result = done.run()
-        done = done.then(result) if done.then else hsm.Data(result)
-    assert isinstance(done, request.REPLY)
-    return cast("Answer", done)
+    if isinstance(done, Attempt):
+        done = done.make()
+    return request.read_reply(done if isinstance(done, bytes) else done.encode())
 
 
 def refusal(caller: Caller, request: hsm.Request[Any]) -> Status:
@@ -170,30 +168,30 @@ def test_login_waits_from_the_fourth_attempt_on(stranger: Caller) -> None:
     waits = []
     for _ in range(10):
         begun = outcome(stranger, hsm.Login(b"wrong"))
-        assert isinstance(begun, Work)
+        assert isinstance(begun, Attempt)
         waits.append(begun.delay)
         with pytest.raises(PeerError):
-            begun.run()
+            begun.make()
     assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60]
     assert refusal(stranger, hsm.Login(PIN)) is Status.PIN_LOCKED
 
 
 def test_many_logins_that_are_under_way_at_once_count_one_after_the_other(stranger: Caller) -> None:
     begun = [outcome(stranger, hsm.Login(PIN)) for _ in range(20)]
-    for work in begun:
-        assert isinstance(work, Work)
-        assert work.delay == 0
-        work.run()
+    for attempt in begun:
+        assert isinstance(attempt, Attempt)
+        assert attempt.delay == 0
+        attempt.make()
     assert stranger.vault.partition.pin_attempts == 10
 
 
 def test_a_login_that_did_not_wait_for_the_wrong_ones_before_it_is_not_compared(stranger: Caller) -> None:
     begun = [outcome(stranger, hsm.Login(pin)) for pin in (*[b"wrong"] * 5, PIN)]
     answers = []
-    for work in begun:
-        assert isinstance(work, Work)
+    for attempt in begun:
+        assert isinstance(attempt, Attempt)
         with pytest.raises(PeerError) as caught:
-            work.run()
+            attempt.make()
         answers.append(caught.value.number)
     assert answers == [Status.PIN_INCORRECT] * 3 + [Status.FAILED] * 3
     assert stranger.vault.partition.pin_attempts == 7
@@ -213,11 +211,11 @@ def test_the_pin_is_changed_with_the_old_one(stranger: Caller) -> None:
 
 def test_a_pin_that_was_changed_meanwhile_does_not_log_in(stranger: Caller) -> None:
     begun = outcome(stranger, hsm.Login(PIN))
-    assert isinstance(begun, Work)
-    assert begun.then is not None
+    assert isinstance(begun, Attempt)
     asked(stranger, hsm.SetPin(PIN, b"another"))
     with pytest.raises(PeerError):
-        begun.then(begun.run())
+        begun.make()
+    assert not stranger.session.logged_in
 
 
 def test_random_octets_are_drawn_up_to_a_limit(stranger: Caller) -> None:

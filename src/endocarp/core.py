@@ -1,7 +1,7 @@
 """The one shape of every core that holds a conversation: octets in, events out, no I/O.
 
-A shell gives a core what arrived and carries out the events that come back, in their order. Between two
-calls a core does nothing: it has no thread, no clock, no descriptor. `endocarp.shell.serve` drives them all.
+A shell gives a core what arrived, carries out the events that come back, in their order, and sends what is outgoing
+then. Between two calls a core does nothing: it has no thread, no clock, no descriptor. `endocarp.shell.serve` drives them all.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Core(Protocol):
     """One side of one conversation."""
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """Take what arrived: a whole message where the transport keeps messages, else any piece of a stream.
+        """Take what arrived: a whole message where the transport or the line keeps messages, else any piece of a stream.
 
         `now` is a monotonic clock in seconds. Empty `data` means that the other side has closed.
         """

@@ -42,7 +42,7 @@ class Line:
         """
         if self._skip:
             self._skip -= 1
-        else:
+        elif self._looks:
             for _ in range(self._looks):
                 try:
                     data = self._socket.recv(self._limit, socket.MSG_DONTWAIT)

@@ -21,8 +21,10 @@ from endocarp.cli.account import client_module
 from endocarp.core import Ask, Event
 from endocarp.crypto.secret import Secret
 from endocarp.hsm.token import TokenConnection
+from endocarp.shell.front import ApplicationLine
 from endocarp.wire import hsm
 from endocarp.wire.hsm import Hello
+from endocarp.wire.p11 import choose_dialect
 
 MODULE = os.environ.get("P11_KIT_CLIENT") or client_module()
 ENGINE = next(iter(sorted(Path("/usr/lib").glob("*/engines-3/pkcs11.so"))), None)
@@ -61,13 +63,15 @@ class Front(VaultProcess):
 
     def speak(self, application: socket.socket) -> None:
         """Serve one application: the loop of the front, as small as it can be."""
-        token = TokenConnection(PARTITION)
         with application, self.connect() as vault:
             vault.send(Hello(hsm.MAGIC, hsm.VERSION).encode())
             vault.recv(hsm.MESSAGE_LIMIT)
+            dialect = choose_dialect(application.recv(1)[0])
+            application.sendall(bytes((dialect,)))
+            line, token = ApplicationLine(application), TokenConnection(PARTITION, dialect)
             open_ = True
             while open_:
-                events: list[Event] = token.receive(application.recv(1 << 16), 0.0)
+                events: list[Event] = token.receive(line.receive() or b"", 0.0)
                 while events:
                     event = events.pop(0)
                     open_ = isinstance(event, Ask)

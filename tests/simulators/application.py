@@ -7,7 +7,7 @@ from endocarp.core import Ask, Close, Event
 from endocarp.hsm.token import TokenConnection
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.wire.cryptoki import CKA, CKR, CKU, SessionFlags
-from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, encode_frame, take_frame
+from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, decode_frame, encode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 
 READ_ONLY = SessionFlags.SERIAL_SESSION
@@ -28,17 +28,16 @@ class Application:
     """One application. `vault` answers the messages that the token asks; `asked` keeps them."""
 
     def __init__(self, vault: Callable[[bytes], bytes], *, dialect: int = 2, partition: int = 0) -> None:
-        self.token = TokenConnection(partition)
+        self.token = TokenConnection(partition, dialect)
+        self.dialect = dialect
         self.vault = vault
         self.asked: list[bytes] = []
         self.closed: str | None = None
         self._code = 0x10
-        self._received = bytearray()
-        self.send(bytes((dialect,)))
-        self.dialect = self._received.pop(0)
+        self._received: list[bytes] = []
 
     def send(self, octets: bytes) -> None:
-        """Send octets, and carry the token's questions to the vault until it asks no more."""
+        """Send a frame, and carry the token's questions to the vault until it asks no more."""
         self.carry_out(self.token.receive(octets, 0.0))
 
     def carry_out(self, events: list[Event]) -> None:
@@ -51,15 +50,13 @@ class Application:
             else:
                 assert isinstance(event, Close)
                 self.closed = event.reason
-        for message in self.token.outgoing():
-            self._received += message
+        self._received += self.token.outgoing()
 
     def reply(self, call: Call) -> Any:
         """Take the next reply, which must be that of `call`; its values, or CallError."""
-        frame = take_frame(self._received)
-        assert frame is not None, "the token has not answered"
-        assert frame.code == self._code
-        values = decode_reply(call, frame.body, self.dialect)
+        code, body = decode_frame(self._received.pop(0))
+        assert code == self._code
+        values = decode_reply(call, body, self.dialect)
         if isinstance(values, int):
             raise CallError(values)
         return values

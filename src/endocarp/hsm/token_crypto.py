@@ -6,6 +6,7 @@ To begin is answered from the view, without asking the vault; each result is one
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from endocarp.core import Ask
 from endocarp.errors import PeerError
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
 from endocarp.hsm.object_policy import check_use
@@ -64,14 +65,14 @@ def _begin_signing(
     active.begin(Signing(plan))
 
 
-def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Steps[Values]:
+def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Ask:
     """C_Sign."""
     active = view.sessions.get(session).sign
     operation = single_part(active)
     if room is None or room < operation.size:
         return (operation.size,)
     active.end()
-    return _ask_one(operation.sign(octets(data)))
+    return Ask(operation.sign(octets(data)))
 
 
 def sign_update(view: TokenView, session: int, data: ByteArray) -> Values:
@@ -81,19 +82,14 @@ def sign_update(view: TokenView, session: int, data: ByteArray) -> Values:
     return ()
 
 
-def sign_final(view: TokenView, session: int, room: int | None) -> Values | Steps[Values]:
+def sign_final(view: TokenView, session: int, room: int | None) -> Values | Ask:
     """C_SignFinal."""
     active = view.sessions.get(session).sign
     operation = active.current()
     if room is None or room < operation.size:
         return (operation.size,)
     active.end()
-    return _ask_one(operation.sign(b""))
-
-
-def _ask_one(request: bytes) -> Steps[Values]:
-    """Ask for octets that are the whole body of the reply."""
-    return ((yield request),)
+    return Ask(operation.sign(b""))
 
 
 def verify(view: TokenView, session: int, data: ByteArray, signature: ByteArray) -> Steps[Values]:

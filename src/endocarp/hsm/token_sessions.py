@@ -146,15 +146,16 @@ class ActiveOperation(Generic[UnderWay]):
     def __init__(self) -> None:
         self._operation: UnderWay | None = None
 
-    def begin(self, operation: UnderWay) -> None:
-        """Put an operation here; PeerError where one is under way."""
-        self.check_free()
-        self._operation = operation
-
     def check_free(self) -> None:
         """Raise PeerError where an operation is under way."""
         if self._operation is not None:
-            raise PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
+            raise _active()
+
+    def begin(self, operation: UnderWay) -> None:
+        """Put an operation here; PeerError where one is under way."""
+        if self._operation is not None:
+            raise _active()
+        self._operation = operation
 
     def current(self) -> UnderWay:
         """Return the operation under way; PeerError where there is none."""
@@ -177,6 +178,10 @@ class ActiveOperation(Generic[UnderWay]):
             # the current" operation.
             self.end()
             raise
+
+
+def _active() -> PeerError:
+    return PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
 
 
 class PartTaking(Protocol):

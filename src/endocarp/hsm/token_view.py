@@ -1,13 +1,15 @@
 """What the front knows for one application: its sessions, and the partition's objects as last seen.
 
-Calls are functions that take this view. One that needs the vault is a generator: it yields the octets of a
-request and gets the body of the reply, or a PeerError with the CKR that stands for the vault's refusal.
+Calls are functions that take this view. One that passes on what the vault answers returns its Ask. One that does more
+with it is a generator: it yields the octets of a request and gets the body of the reply, or a PeerError with the CKR that
+stands for the vault's refusal.
 """
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
+from endocarp.core import Ask
 from endocarp.errors import PeerError
 from endocarp.hsm.token_objects import P11Object, p11_object
 from endocarp.hsm.token_sessions import Sessions
@@ -22,8 +24,11 @@ Result = TypeVar("Result")
 
 Steps = Generator[bytes, bytes, Result]
 """Yields requests to the vault, is sent the bodies of their replies, and returns a result."""
-Handler = Callable[..., Values | Steps[Values]]
-"""A call: takes the view and the values of its request, and gives those of its reply."""
+Handler = Callable[..., Values | Ask | Steps[Values]]
+"""A call: takes the view and the values of its request, and gives those of its reply, or what leads there.
+
+An Ask stands for a reply whose one value is the body of the vault's.
+"""
 
 
 def ask(request: Request[Answer]) -> Steps[Answer]:

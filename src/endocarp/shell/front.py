@@ -4,11 +4,12 @@ A native connection is read as far as its Hello and handed on to the vault, desc
 connection is spoken to by the token core here, which asks the vault over a connection of its own.
 """
 
+import contextlib
 import os
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from endocarp.errors import DecodeError
@@ -21,40 +22,53 @@ from endocarp.shell.serve import Conversation, in_thread, listen
 from endocarp.wire import hsm
 from endocarp.wire.control import MemoryMode
 from endocarp.wire.hsm import Hello, Status, Welcome
+from endocarp.wire.p11 import FRAME_LEAST, choose_dialect, frame_end
 
 HELLO_TIME = 5.0
 """Seconds that a client has for its Hello."""
 PAIRING_TIME = 10.0
 """Seconds that a client waits for a vault that is just being started again, or takes others first."""
-LEAST_LIMIT = 4096
-"""The most octets that are waited for at once: well below what a socket holds."""
+SLEEP_LIMIT = 4096
+"""The most octets that are slept for at once: well below what a socket holds."""
 
 
-class ApplicationLine(Line):
-    """The line to an application, whose client library writes each frame in three pieces.
+class ApplicationLine:
+    """The line to an application, as `endocarp.line.Line`: it gives whole frames of p11-kit's RPC.
 
-    It sleeps until what `core` lacks is there, and does not wake for each piece: that would cost more than the frame.
+    The application's client library writes each frame in three pieces; who wakes for each spends more on that than on
+    the frame. So it sleeps until there may be a whole one.
     """
 
-    def __init__(self, connection: socket.socket, core: TokenConnection) -> None:
-        super().__init__(connection, PIECE)
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._core = core
-        self._least = 1
+        self._receive_piece = Line(connection, PIECE).receive
+        self._ahead = b""
+        self._sleep_until(FRAME_LEAST)
+        self.send: Callable[[bytes], None] = connection.sendall
+        """Send a frame; raises OSError where the application is gone."""
 
     def receive(self, patience: float | None = None) -> bytes | None:
-        """Return a piece of the stream, as `Line` does; not less than the core lacks, unless that is much."""
-        least = min(self._core.missing(), LEAST_LIMIT)
-        found = b""
-        while (lacking := least - len(found)) > 0:
-            if lacking != self._least:
-                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lacking)
-                self._least = lacking
-            piece = super().receive(patience)
+        """Return one frame, empty where the application has closed; DecodeError where it is too long."""
+        data = self._ahead or self._receive_piece(patience)
+        self._ahead = b""
+        return self._put_together(data) if data and frame_end(data) != len(data) else data
+
+    def _put_together(self, first: bytes) -> bytes:
+        """Wait for the rest of a frame; keep what has come of the next one."""
+        found = bytearray(first)
+        while (lacking := frame_end(found) - len(found)) > 0:
+            self._sleep_until(min(lacking, SLEEP_LIMIT))
+            piece = self._receive_piece()
             if not piece:
-                return found or piece
+                return b""
             found += piece  # a look takes whatever is there
-        return found
+        self._sleep_until(FRAME_LEAST)
+        end = frame_end(found)
+        self._ahead = bytes(found[end:])
+        return bytes(found[:end])
+
+    def _sleep_until(self, octets: int) -> None:
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, octets)
 
 
 class Front:
@@ -90,6 +104,10 @@ class Front:
         """Speak PKCS#11 with one application."""
         if not is_own_user(connection):
             return
+        offered = connection.recv(1)
+        if not offered:
+            return
+        dialect = choose_dialect(offered[0])
         ours, theirs = pair()
         with ours:
             with theirs:
@@ -98,8 +116,10 @@ class Front:
             welcome = vault.receive()
             if not welcome or Welcome.decode(welcome).status is not Status.OK:
                 return
-            core = TokenConnection(partition)
-            Conversation(ApplicationLine(connection, core), core, ask=partial(_ask, vault)).run()
+            connection.sendall(bytes((dialect,)))
+            line, core = ApplicationLine(connection), TokenConnection(partition, dialect)
+            with contextlib.suppress(DecodeError):  # who breaks the framing is not answered
+                Conversation(line, core, ask=partial(_ask, vault)).run()
 
     def _hand_on(self, partition: int, hello: Hello, connection: socket.socket) -> None:
         """Give a connection to the vault of a partition. Raises ConnectionError where there is none, or it takes none."""

@@ -8,15 +8,14 @@ import errno
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from time import monotonic, sleep
 from typing import Protocol, assert_never, cast
 
 from endocarp.core import Ask, Attach, Close, Core, Event, Job, Note
 from endocarp.errors import EndocarpError
-from endocarp.line import Line
 
 _WORN_OUT = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
 """No room for another connection just now, or its caller has left: wait and go on."""
@@ -39,6 +38,17 @@ class Asking(Core, Protocol):
         """Take the answer to an Ask."""
 
 
+class Carrier(Protocol):
+    """What a conversation is held over: a `Line`, or what makes messages of the octets of one."""
+
+    @property
+    def send(self) -> Callable[[bytes], None]:
+        """Send all of a message; raises OSError where the other side is gone."""
+
+    def receive(self, patience: float | None = None) -> bytes | None:
+        """Return what arrived; see `Line.receive`."""
+
+
 class Conversation:
     """One conversation: a core at one end of a line.
 
@@ -48,7 +58,7 @@ class Conversation:
 
     def __init__(
         self,
-        line: Line,
+        line: Carrier,
         core: Core,
         lock: AbstractContextManager[object] | None = None,
         ask: Callable[[bytes], bytes] | None = None,
@@ -56,6 +66,8 @@ class Conversation:
     ) -> None:
         self.line = line
         self.core = core
+        # What a core that asks, or works, has besides.
+        self._asking, self._working = cast("Asking", core), cast("Working", core)
         self.lock = threading.Lock() if lock is None else lock
         self.ask = ask
         self.attach = attach
@@ -63,17 +75,19 @@ class Conversation:
     def run(self, first: bytes | None = None) -> None:
         """Talk until one side ends it; `first` is what arrived before this line was handed over."""
         core, line, lock = self.core, self.line, self.lock
-        data = first
-        while data != b"":
+        going_on = True
+        while going_on:
             if first is None:
                 due = core.due()
-                data = line.receive(None if due is None else max(due - time.monotonic(), 0.0))
-            first = None
-            now = time.monotonic()
+                data = line.receive(None if due is None else max(due - monotonic(), 0.0))
+            else:
+                data, first = first, None
+            now = monotonic()
             with lock:
                 events = core.expire(now) if data is None else core.receive(data, now)
-            if events and not self._carry_out(events):
-                return
+            going_on = data != b""
+            if events:
+                going_on &= self._carry_out(events)
             for message in core.outgoing():
                 line.send(message)
 
@@ -81,44 +95,34 @@ class Conversation:
         """Carry out events in their order, those included that follow from them; False ends the conversation."""
         for event in events:  # the list grows while it is walked
             match event:
+                case Ask():
+                    assert self.ask is not None
+                    reply = self.ask(event.request)
+                    with self.lock:
+                        events += self._asking.resume(reply)
                 case Job():
                     events += self._work(event)
-                case Ask():
-                    self._send()
-                    events += self._inquire(event)
                 case Attach():
                     assert self.attach is not None
                     self.attach(event.message)
                 case Note():
                     print(f"{threading.current_thread().name}: {event.text}", file=sys.stderr, flush=True)  # noqa: T201
                 case Close():
-                    self._send()
                     return False
                 case _:
                     assert_never(event)
         return True
 
     def _work(self, job: Job) -> list[Event]:
-        delay = job.after - time.monotonic() if job.after else 0.0
+        delay = job.after - monotonic() if job.after else 0.0
         if delay > 0:
-            time.sleep(delay)
+            sleep(delay)
         try:
             result = job.run()
         except EndocarpError as error:
             result = error
-        core = cast("Working", self.core)
         with self.lock:
-            return core.finish(result)
-
-    def _inquire(self, question: Ask) -> list[Event]:
-        assert self.ask is not None
-        reply = self.ask(question.request)
-        with self.lock:
-            return cast("Asking", self.core).resume(reply)
-
-    def _send(self) -> None:
-        for message in self.core.outgoing():
-            self.line.send(message)
+            return self._working.finish(result)
 
 
 def in_thread(
@@ -157,7 +161,7 @@ def listen(
         except OSError as error:
             places.release()
             if error.errno in _WORN_OUT:
-                time.sleep(0.05)
+                sleep(0.05)
                 continue
             if error.errno == errno.EINVAL:  # accept(2): it does not listen any more
                 return

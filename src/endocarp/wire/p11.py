@@ -35,48 +35,52 @@ NULL = 0xFFFFFFFF
 """In place of a size: the pointer was NULL. In place of a room: there was a buffer, and its size was 0."""
 
 _FRAME = struct.Struct(">III")
+_HEADER = _FRAME.size
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _ROOM = struct.Struct(">II")
+_SIZED = struct.Struct(">BI")
 _ATTRIBUTE_OCTETS = 5
 """No attribute is shorter on the wire."""
 _C_ATTRIBUTE_OCTETS = 24
 """The size of a CK_ATTRIBUTE in the memory of a machine of 64 bits, in which sizes of templates are told."""
 
 
-class Frame(NamedTuple):
-    """One call or one reply: `code` is the client's, and comes back in the reply."""
+def choose_dialect(offered: int) -> int:
+    """Return the dialect to answer to the newest that a client knows."""
+    # p11-kit, rpc-transport.c: the client says the newest that it knows, and follows the answer. A newer one than ours is
+    # answered with ours.
+    return min(offered, DIALECT_LIMIT)
 
-    code: int
-    body: bytes
 
-
-def take_frame(buffer: bytearray) -> Frame | None:
-    """Remove the first frame from `buffer` and return it; None where it has not arrived whole.
+def frame_end(octets: bytes | bytearray) -> int:
+    """Return where the frame that `octets` begin with ends; where its header has not arrived, the least it can be.
 
     DecodeError where it is too long: there is no way on from there, the connection has to end.
     """
-    if len(buffer) < _FRAME.size:
-        return None
-    code, options, size = _FRAME.unpack_from(buffer)
-    start = _FRAME.size + options
-    end = start + size
+    if len(octets) < _HEADER:
+        return FRAME_LEAST
+    _, options, size = _FRAME.unpack_from(octets)
+    end: int = _HEADER + options + size
     if end > FRAME_LIMIT:
         raise DecodeError("Frame", f"{end} octets, at most {FRAME_LIMIT}")
-    if len(buffer) < end:
-        return None
+    return end
+
+
+def decode_frame(octets: bytes) -> tuple[int, bytes]:
+    """Return the code, which the reply repeats, and the body of one whole frame.
+
+    DecodeError where it is cut short or something is left over.
+    """
+    try:
+        code, options, size = _FRAME.unpack_from(octets)
+    except struct.error:
+        raise DecodeError("Frame", "cut short") from None
     # The options name the client's module; nobody asks for them.
-    body = bytes(buffer[start:end])
-    del buffer[:end]
-    return Frame(code, body)
-
-
-def missing(buffer: bytearray) -> int:
-    """Return how many octets the first frame of `buffer` lacks at least; 1 where it lacks none."""
-    if len(buffer) < _FRAME.size:
-        return FRAME_LEAST - len(buffer)
-    _, options, size = _FRAME.unpack_from(buffer)
-    return max(_FRAME.size + int(options) + int(size) - len(buffer), 1)
+    body = octets[_HEADER + options :]
+    if len(body) != size:
+        raise DecodeError("Frame", f"a body of {len(body)} octets, {size} announced")
+    return code, body
 
 
 def encode_frame(code: int, body: bytes) -> bytes:
@@ -316,126 +320,111 @@ class Reader:
 
 
 class Writer:
-    """Puts values one after another into the body of a call or a reply; the mirror of Reader."""
+    """Gives the octets of values; the mirror of Reader."""
 
-    __slots__ = ("dialect", "parts")
+    __slots__ = ("dialect",)
 
-    def __init__(self, head: bytes, dialect: int) -> None:
-        self.parts = [head]
+    def __init__(self, dialect: int) -> None:
         self.dialect = dialect
 
-    def finish(self) -> bytes:
-        """Return what was written."""
-        return b"".join(self.parts)
+    def u32(self, value: int) -> bytes:
+        """Give a number of four octets."""
+        return _U32.pack(value)
 
-    def u32(self, value: int) -> None:
-        """Put a number of four octets."""
-        self.parts.append(_U32.pack(value))
+    def ulong(self, value: int) -> bytes:
+        """Give a CK_ULONG."""
+        return _U64.pack(value)
 
-    def ulong(self, value: int) -> None:
-        """Put a CK_ULONG."""
-        self.parts.append(_U64.pack(value))
+    def byte(self, value: int) -> bytes:
+        """Give one octet."""
+        return bytes((value,))
 
-    def byte(self, value: int) -> None:
-        """Put one octet."""
-        self.parts.append(bytes((value,)))
+    def version(self, value: Version) -> bytes:
+        """Give a CK_VERSION."""
+        return bytes(value)
 
-    def version(self, value: Version) -> None:
-        """Put a CK_VERSION."""
-        self.parts.append(bytes(value))
+    def octets(self, value: bytes) -> bytes:
+        """Give octets with their size in front."""
+        return _U32.pack(len(value)) + value
 
-    def octets(self, value: bytes) -> None:
-        """Put octets with their size in front."""
-        self.parts += _U32.pack(len(value)), value
+    def byte_array(self, value: ByteArray) -> bytes:
+        """Give octets, or their number alone."""
+        return _SIZED.pack(0, value) if isinstance(value, int) else _SIZED.pack(1, len(value)) + value
 
-    def byte_array(self, value: ByteArray) -> None:
-        """Put octets, or their number alone."""
+    def ulong_array(self, value: UlongArray) -> bytes:
+        """Give numbers, or their count alone."""
         if isinstance(value, int):
-            self.parts.append(b"\0" + _U32.pack(value))
-        else:
-            self.parts += b"\1" + _U32.pack(len(value)), value
+            return _SIZED.pack(0, value)
+        return struct.pack(f">BI{len(value)}Q", 1, len(value), *value)
 
-    def ulong_array(self, value: UlongArray) -> None:
-        """Put numbers, or their count alone."""
-        if isinstance(value, int):
-            self.parts.append(b"\0" + _U32.pack(value))
-        else:
-            self.parts.append(struct.pack(f">BI{len(value)}Q", 1, len(value), *value))
-
-    def byte_room(self, value: int | None) -> None:
-        """Put the size of a buffer; None where there is none."""
+    def byte_room(self, value: int | None) -> bytes:
+        """Give the size of a buffer; None where there is none."""
         empty = NULL if self.dialect else 0
-        self.u32(0 if value is None else value or empty)
+        return _U32.pack(0 if value is None else value or empty)
 
-    def ulong_room(self, value: int | None) -> None:
-        """Put how many numbers there is room for; None to ask for their count."""
-        self.u32(value or 0)
+    def ulong_room(self, value: int | None) -> bytes:
+        """Give how many numbers there is room for; None to ask for their count."""
+        return _U32.pack(value or 0)
 
-    def attributes(self, value: Sequence[Attribute]) -> None:
-        """Put a template, or the answer to questions for attributes."""
-        self.u32(len(value))
-        for attribute in value:
-            self.attribute(attribute)
+    def attributes(self, value: Sequence[Attribute]) -> bytes:
+        """Give a template, or the answer to questions for attributes."""
+        return _U32.pack(len(value)) + b"".join([self.attribute(attribute) for attribute in value])
 
-    def attribute(self, attribute: Attribute) -> None:
-        """Put one attribute."""
+    def attribute(self, attribute: Attribute) -> bytes:
+        """Give one attribute."""
         number, value = attribute
         if value is None:
-            self.parts.append(_U32.pack(number) + b"\0")
-            return
-        self.parts.append(_U32.pack(number) + b"\1")
+            return _U32.pack(number) + b"\0"
+        head = _U32.pack(number) + b"\1"
         if isinstance(value, Size):
-            self.parts.append(_ROOM.pack(value.octets, NULL))
-            return
-        self._value(ATTRIBUTE_FORMS.get(number, ValueForm.OCTETS), value)
+            return head + _ROOM.pack(value.octets, NULL)
+        return head + self._value(ATTRIBUTE_FORMS.get(number, ValueForm.OCTETS), value)
 
-    def _value(self, form: ValueForm, value: Any) -> None:
+    def _value(self, form: ValueForm, value: Any) -> bytes:
         match form:
             case ValueForm.BYTE:
-                self.parts.append(struct.pack(">IB", 1, value))
+                return struct.pack(">IB", 1, value)
             case ValueForm.ULONG:
-                self.parts.append(struct.pack(">IQ", 8, value))
+                return struct.pack(">IQ", 8, value)
             case ValueForm.TEMPLATE:
-                self.u32(len(value) * _C_ATTRIBUTE_OCTETS)
-                self.attributes(value)
+                return _U32.pack(len(value) * _C_ATTRIBUTE_OCTETS) + self.attributes(value)
             case ValueForm.MECHANISMS:
-                self.parts.append(struct.pack(f">II{len(value)}Q", len(value) * 8, len(value), *value))
+                return struct.pack(f">II{len(value)}Q", len(value) * 8, len(value), *value)
             case ValueForm.OCTETS:
-                self._sized(value)
+                return self._sized(value)
             case ValueForm.RAW_BYTE:
-                self._sized(bytes((value,)))
+                return self._sized(bytes((value,)))
             case ValueForm.RAW_ULONG:
-                self._sized(value.to_bytes(8, "little"))
+                return self._sized(value.to_bytes(8, "little"))
             case _:
                 assert_never(form)
 
-    def _sized(self, octets: bytes) -> None:
-        self.u32(len(octets))
-        self.octets(octets)
+    def _sized(self, octets: bytes) -> bytes:
+        return _U32.pack(len(octets)) + self.octets(octets)
 
-    def attribute_rooms(self, value: Sequence[AttributeRoom]) -> None:
-        """Put questions for attributes."""
-        self.u32(len(value))
-        for number, room, nested in value:
-            self.parts.append(_ROOM.pack(number, room))
-            if self.dialect and room and ATTRIBUTE_FORMS.get(number) is ValueForm.TEMPLATE:
-                self.attribute_rooms(nested)
+    def attribute_rooms(self, value: Sequence[AttributeRoom]) -> bytes:
+        """Give questions for attributes."""
+        return _U32.pack(len(value)) + b"".join([self._room(question) for question in value])
 
-    def mechanism(self, value: Mechanism | None) -> None:
-        """Put a mechanism, or the NULL that cancels an operation."""
+    def _room(self, question: AttributeRoom) -> bytes:
+        number, room, nested = question
+        told = _ROOM.pack(number, room)
+        if self.dialect and room and ATTRIBUTE_FORMS.get(number) is ValueForm.TEMPLATE:
+            return told + self.attribute_rooms(nested)
+        return told
+
+    def mechanism(self, value: Mechanism | None) -> bytes:
+        """Give a mechanism, or the NULL that cancels an operation."""
         if value is None:
-            self.u32(NULL)
-            return
+            return _U32.pack(NULL)
         number, parameter = value
-        self.u32(number)
+        told = _U32.pack(number)
         if number in NO_PARAMETER:
-            if self.dialect < 2:
-                self.u32(NULL)
-            return
+            return told + _U32.pack(NULL) if self.dialect < 2 else told
         if self.dialect > 1:
-            self.byte(parameter is not None)
-        for field, part in zip(PARAMETER_FIELDS.get(number, "b"), parameter or (), strict=False):
-            _PARAMETER_WRITERS[field](self, part)
+            told += self.byte(parameter is not None)
+        fields = zip(PARAMETER_FIELDS.get(number, "b"), parameter or (), strict=False)
+        return told + b"".join([_PARAMETER_WRITERS[field](self, part) for field, part in fields])
 
 
 _PARAMETER_READERS: dict[str, Callable[[Reader], Any]] = {
@@ -443,7 +432,7 @@ _PARAMETER_READERS: dict[str, Callable[[Reader], Any]] = {
     "y": Reader.byte,
     "b": Reader.octets,
 }
-_PARAMETER_WRITERS: dict[str, Callable[[Writer, Any], None]] = {
+_PARAMETER_WRITERS: dict[str, Callable[[Writer, Any], bytes]] = {
     "u": Writer.ulong,
     "y": Writer.byte,
     "b": Writer.octets,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from endocarp.errors import DecodeError
-from endocarp.wire.p11 import Reader, Writer
+from endocarp.wire.p11 import DIALECT_LIMIT, NULL, Reader, Writer
 
 Values = tuple[Any, ...]
 
@@ -133,7 +133,7 @@ class _Field(NamedTuple):
     """How the values of one type are read and written."""
 
     read: Callable[[Reader], Any]
-    write: Callable[[Writer, Any], None]
+    write: Callable[[Writer, Any], bytes]
 
 
 _FIELDS = {
@@ -152,6 +152,11 @@ _FIELDS = {
     # Only the 0 that says that nothing changed; the others belong to mechanisms of IBM's.
     "P": _Field(Reader.byte, Writer.byte),
 }
+_NUMBER = struct.Struct(">I")
+_DATA = struct.Struct(">QBI")
+"""A session, and the beginning of octets."""
+_ROOM = struct.Struct(">I")
+_WRITERS = [Writer(dialect) for dialect in range(DIALECT_LIMIT + 1)]
 _CALL = struct.Struct(">II")
 
 
@@ -192,25 +197,45 @@ class _Form:
     def encode(self, values: Values, dialect: int) -> bytes:
         if not values and not self.writes:
             return self.head
-        writer = Writer(self.head, dialect)
+        writer = _WRITERS[dialect]
+        body = self.head
         for write, value in zip(self.writes, values, strict=True):
-            write(writer, value)
-        return writer.finish()
+            body += write(writer, value)
+        return body
 
 
-_REQUESTS = {call: _Form(call, call.request) for call in Call}
+class _DataForm(_Form):
+    """The form of the calls that give data and room for its result; read in two steps, since each signature is one."""
+
+    def decode(self, body: bytes, dialect: int, where: str) -> Values:
+        if not body.startswith(self.head):
+            raise DecodeError(where, "the signature is not the call's")
+        start = len(self.head) + _DATA.size
+        try:
+            session, valid, size = _DATA.unpack_from(body, len(self.head))
+            end = start + size if valid and size != NULL else start
+            (room,) = _ROOM.unpack_from(body, end)
+        except struct.error:
+            raise DecodeError(where, "cut short") from None
+        if end + _ROOM.size != len(body):
+            raise DecodeError(where, f"{len(body) - end - _ROOM.size} octets left over")
+        return session, body[start:end] if valid else size, 0 if room == NULL else room or None
+
+
+_REQUESTS = {call: (_DataForm if call.request == "uayfy" else _Form)(call, call.request) for call in Call}
 _REPLIES = {call: _Form(call, call.reply) for call in Call}
 _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 
 
-_CALLS = {int(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
+_CALLS = {_NUMBER.pack(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
 
 
 def decode_request(body: bytes, dialect: int) -> tuple[Call | None, Values]:
     """Return the call that a request makes, and its values; no call where there is none of its number."""
-    known = _CALLS.get(_number(body))
+    known = _CALLS.get(body[:4])
     if known is None:
+        _number(body)
         return None, ()
     call, decode, where = known
     return call, decode(body, dialect, where)

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,8 +20,7 @@ from tests.simulators.vault import PARTITION, VaultProcess
 
 from endocarp.client import connect
 from endocarp.crypto.secret import Secret
-from endocarp.errors import DeviceError
-from endocarp.hsm.token import TokenConnection
+from endocarp.errors import DecodeError, DeviceError
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.shell import front as shell
 from endocarp.shell.channel import pair
@@ -31,7 +31,7 @@ from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Progress
 from endocarp.wire.cryptoki import CKR, SessionFlags
 from endocarp.wire.hsm import Hello, Status, Welcome
-from endocarp.wire.p11 import encode_frame, take_frame
+from endocarp.wire.p11 import FRAME_LIMIT, decode_frame, encode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 from endocarp.wire.suites import Suite
 
@@ -83,18 +83,22 @@ class Application:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
-        self._received = bytearray()
         self._code = 0
         self.end.sendall(b"\x02")
-        (self.dialect,) = self.end.recv(1)
+        self._line: ApplicationLine | None = None
 
     def call(self, call: Call, *values: Any) -> Any:
         """Make a call; return its values, or the CKR that it ended by."""
+        if self._line is None:
+            assert self.end.recv(1) == b"\x02"
+            self._line = ApplicationLine(self.end)
         self._code += 1
-        self.end.sendall(encode_frame(self._code, encode_request(call, values, self.dialect)))
-        while (frame := take_frame(self._received)) is None:
-            self._received += self.end.recv(1 << 16)
-        return decode_reply(call, frame.body, self.dialect)
+        self.end.sendall(encode_frame(self._code, encode_request(call, values, 2)))
+        frame = self._line.receive()
+        assert frame
+        code, body = decode_frame(frame)
+        assert code == self._code
+        return decode_reply(call, body, 2)
 
 
 @contextlib.contextmanager
@@ -172,6 +176,7 @@ def test_without_a_vault_clients_are_closed_in_the_end(doors: Doors, monkeypatch
         connect(doors.address)
     with socket.socket(socket.AF_UNIX) as end:
         end.connect(str(doors.p11_kit))
+        end.sendall(b"\x02")
         assert end.recv(1) == b""
 
 
@@ -299,6 +304,7 @@ def test_an_application_whom_the_vault_does_not_welcome_is_closed(front: Front, 
     with ours, theirs:
         front.pair(PARTITION, ours)
         with served(front.serve_token) as app:
+            app.sendall(b"\x02")
             _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
             with socket.socket(fileno=fd) as vault:
                 if welcome:
@@ -314,10 +320,10 @@ def test_an_application_is_told_of_the_death_of_its_vault_and_then_closed(
     with ours, theirs:
         front.pair(PARTITION, ours)
         with served(front.serve_token) as end:
+            app = Application(end)
             _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
             vault = socket.socket(fileno=fd)
             vault.send(Welcome(Status.OK, hsm.VERSION, PARTITION, 0).encode())
-            app = Application(end)
             assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
 
             def die() -> None:
@@ -373,69 +379,89 @@ def test_the_user_of_this_server_is_served() -> None:
 
 # --- the line to an application --------------------------------------------------------------------------------
 
-INITIALIZE = encode_frame(
-    16,
-    encode_request(Call.C_Initialize, (b"PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1", 0, b"\0"), 0),
-)
+INITIALIZE = encode_frame(16, encode_request(Call.C_Initialize, (HANDSHAKE, 0, b"\0"), 0))
 
 
 @contextlib.contextmanager
-def application_line() -> Iterator[tuple[ApplicationLine, TokenConnection, socket.socket]]:
+def application_line() -> Iterator[tuple[ApplicationLine, socket.socket]]:
     ours, theirs = socket.socketpair()
-    core = TokenConnection(0)
     with ours, theirs:
-        yield ApplicationLine(ours, core), core, theirs
+        yield ApplicationLine(ours), theirs
 
 
 @pytest.mark.parametrize("cuts", [(), (12,), (12, 18), (1, 2, 3), (12, 30), (19,), (20,), (21, 40)])
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 @pytest.mark.timeout(10)
-def test_a_frame_in_pieces_of_any_size_wakes_the_core_when_it_can_go_on(
-    cuts: tuple[int, ...], pause: float
-) -> None:
-    with application_line() as (line, core, theirs):
-        theirs.send(b"\0")
-        assert line.receive() == b"\0"
-        core.receive(b"\0", 0.0)
-        core.outgoing()
+def test_a_frame_in_pieces_of_any_size_is_given_whole(cuts: tuple[int, ...], pause: float) -> None:
+    with application_line() as (line, theirs):
 
         def write() -> None:
             for start, end in itertools.pairwise((0, *cuts, len(INITIALIZE))):
                 theirs.send(INITIALIZE[start:end])
                 time.sleep(pause)
 
-        writer = threading.Thread(target=write)
-        writer.start()
-        calls = 0
-        while not core.outgoing():
-            piece = line.receive()
-            assert piece
-            core.receive(piece, 0.0)
-            calls += 1
-        writer.join()
-        assert calls <= 3
+        for _ in range(2):
+            writer = threading.Thread(target=write)
+            writer.start()
+            assert line.receive() == INITIALIZE
+            writer.join()
+
+
+def test_frames_that_arrive_at_once_are_given_one_by_one() -> None:
+    frames = [encode_frame(code, bytes(code)) for code in range(8, 40)]
+    with application_line() as (line, theirs):
+        theirs.send(b"".join(frames)[:-1])
+        assert [line.receive() for _ in frames[:-1]] == frames[:-1]
+        theirs.send(frames[-1][-1:])
+        assert line.receive() == frames[-1]
 
 
 @pytest.mark.timeout(10)
 def test_a_frame_of_many_pieces_ends_with_its_last_octet() -> None:
-    with application_line() as (line, core, theirs):
-        core.receive(b"\0" + INITIALIZE, 0.0)
-        core.outgoing()
-        big = encode_frame(17, bytes(200_001))
+    big = encode_frame(17, bytes(200_001))
+    with application_line() as (line, theirs):
         writer = threading.Thread(target=theirs.sendall, args=(big,))
         writer.start()
-        while not core.outgoing():
-            piece = line.receive()
-            assert piece
-            core.receive(piece, 0.0)
+        assert line.receive() == big
         writer.join()
 
 
-def test_what_was_cut_short_is_given_before_the_end() -> None:
-    with application_line() as (line, core, theirs):
-        core.receive(b"\0", 0.0)
-        theirs.send(b"\0\0\0")
+@pytest.mark.parametrize("octets", [b"", INITIALIZE[:3], INITIALIZE[:15], INITIALIZE[:-1]])
+def test_what_was_cut_short_is_not_given(octets: bytes) -> None:
+    with application_line() as (line, theirs):
+        theirs.send(octets)
         theirs.shutdown(socket.SHUT_WR)
-        assert line.receive() == b"\0\0\0"
         assert line.receive() == b""
-        assert ApplicationLine(theirs, core).receive(0.001) is None
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_arrives() -> None:
+    with application_line() as (line, theirs):
+        theirs.send(struct.pack(">III", 1, 0, FRAME_LIMIT))
+        with pytest.raises(DecodeError, match="at most"):
+            line.receive()
+
+
+def test_nothing_comes_in_time_where_nothing_was_sent() -> None:
+    with application_line() as (line, _):
+        assert line.receive(0.001) is None
+
+
+def test_an_application_that_breaks_the_framing_is_closed_and_no_other(
+    doors: Doors, process: VaultProcess, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with doors.paired(process), application(doors) as app, application(doors) as other:
+        assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+        app.end.sendall(struct.pack(">III", 1, 0xFFFFFFFF, 0) + bytes(8))
+        assert app.end.recv(1) == b""
+        assert other.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+    assert capfd.readouterr().err == ""
+
+
+def test_an_application_that_hangs_up_before_it_names_a_dialect_is_let_go(
+    doors: Doors, process: VaultProcess
+) -> None:
+    with doors.paired(process):
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(doors.p11_kit))
+        with application(doors) as app:
+            assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()

@@ -12,15 +12,15 @@ from endocarp.wire.p11 import (
     FRAME_LIMIT,
     Attribute,
     AttributeRoom,
-    Frame,
     Mechanism,
     Reader,
     Size,
     Version,
     Writer,
+    choose_dialect,
+    decode_frame,
     encode_frame,
-    missing,
-    take_frame,
+    frame_end,
 )
 from endocarp.wire.p11_forms import GcmParameters, OaepParameters, PssParameters
 
@@ -41,9 +41,9 @@ def reader(data: bytes, dialect: int = 2) -> Reader:
 
 
 def written(method: str, value: Any, dialect: int = 2) -> bytes:
-    writer = Writer(b"", dialect)
-    getattr(writer, method)(value)
-    return writer.finish()
+    octets = getattr(Writer(dialect), method)(value)
+    assert isinstance(octets, bytes)
+    return octets
 
 
 def taken(method: str, data: bytes, dialect: int = 2) -> Any:
@@ -56,20 +56,28 @@ def taken(method: str, data: bytes, dialect: int = 2) -> Any:
 # --- frames ---------------------------------------------------------------------------------------------------
 
 
-def test_a_frame_is_taken_only_when_it_has_arrived_whole() -> None:
-    octets = u32(0x10, 6, 4) + b"client" + b"body"
-    buffer = bytearray()
-    for octet in octets[:-1]:
-        buffer.append(octet)
-        assert take_frame(buffer) is None
-    buffer += octets[-1:] + b"next"
-    assert take_frame(buffer) == Frame(0x10, b"body")
-    assert buffer == b"next"
+FRAME = u32(0x10, 6, 4) + b"client" + b"body"
+
+
+def test_where_a_frame_ends_is_known_once_its_header_is_there() -> None:
+    assert {frame_end(FRAME[:size]) for size in range(12)} == {FRAME_LEAST}
+    assert {frame_end(FRAME[:size]) for size in range(12, len(FRAME))} == {len(FRAME)}
+    assert frame_end(bytearray(FRAME + b"next")) == len(FRAME)
+
+
+def test_a_frame_holds_a_code_and_a_body() -> None:
+    assert decode_frame(FRAME) == (0x10, b"body")
+
+
+@pytest.mark.parametrize("octets", [b"", FRAME[:11], FRAME[:12], FRAME[:-1], FRAME + b"n"])
+def test_a_frame_that_is_not_whole_or_has_more_behind_it_is_refused(octets: bytes) -> None:
+    with pytest.raises(DecodeError, match="Frame"):
+        decode_frame(octets)
 
 
 def test_a_reply_is_a_frame_without_options() -> None:
     assert encode_frame(7, b"ab") == u32(7, 0, 2) + b"ab"
-    assert take_frame(bytearray(encode_frame(7, b"ab"))) == Frame(7, b"ab")
+    assert decode_frame(encode_frame(7, b"ab")) == (7, b"ab")
 
 
 @pytest.mark.parametrize(
@@ -77,11 +85,16 @@ def test_a_reply_is_a_frame_without_options() -> None:
 )
 def test_a_frame_beyond_the_limit_is_refused_before_it_arrives(options: int, size: int) -> None:
     with pytest.raises(DecodeError, match="at most"):
-        take_frame(bytearray(u32(1, options, size)))
+        frame_end(u32(1, options, size))
 
 
 def test_a_frame_at_the_limit_is_waited_for() -> None:
-    assert take_frame(bytearray(u32(1, 0, FRAME_LIMIT - 12))) is None
+    assert frame_end(u32(1, 0, FRAME_LIMIT - 12)) == FRAME_LIMIT
+
+
+@pytest.mark.parametrize(("offered", "answered"), [(0, 0), (1, 1), (2, 2), (3, 2), (255, 2)])
+def test_the_dialect_is_the_clients_or_the_newest_here(offered: int, answered: int) -> None:
+    assert choose_dialect(offered) == answered
 
 
 # --- plain values ---------------------------------------------------------------------------------------------
@@ -285,18 +298,3 @@ def test_mechanisms_are_written_by_dialect_and_type(
 def test_parameters_have_the_names_of_their_structures() -> None:
     mechanism = taken("mechanism", u32(CKM.RSA_PKCS_PSS) + PSS_OCTETS, 0)
     assert mechanism.parameter.salt_size == 32
-
-
-@pytest.mark.parametrize(
-    ("octets", "lacking"),
-    [
-        (b"", FRAME_LEAST),
-        (bytes(11), FRAME_LEAST - 11),
-        (u32(1, 6, 30), 36),
-        (u32(1, 6, 30) + bytes(35), 1),
-        (u32(1, 0, 8) + bytes(8), 1),
-        (u32(1, 0, 0), 1),
-    ],
-)
-def test_what_a_frame_lacks_is_told_from_its_header(octets: bytes, lacking: int) -> None:
-    assert missing(bytearray(octets)) == lacking

@@ -8,7 +8,7 @@ import pytest
 from endocarp.errors import DecodeError
 from endocarp.wire import p11_calls
 from endocarp.wire.cryptoki import CKA, CKM, CKR
-from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Version
+from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Reader, Version
 from endocarp.wire.p11_calls import (
     Call,
     decode_reply,
@@ -87,9 +87,50 @@ def test_a_number_out_of_range_is_no_call(number: int) -> None:
     assert decode_request(struct.pack(">II", number, 0), 0) == (None, ())
 
 
-def test_a_body_too_short_for_a_number_is_refused() -> None:
-    with pytest.raises(DecodeError, match="cut short"):
-        decode_request(b"\0\0\0\x01\0\0\0", 0)
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"\0\0\0", "cut short"), (b"\0\0\0\xff\0\0\0", "cut short"), (b"\0\0\0\x01\0\0\0", "signature")],
+)
+def test_a_body_too_short_for_a_number_is_refused(body: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode_request(body, 0)
+
+
+def read_field_by_field(body: bytes) -> tuple[Any, ...]:
+    reader = Reader(body, 13, 0, "C_Sign")
+    values = reader.ulong(), reader.byte_array(), reader.byte_room()
+    reader.end()
+    return values
+
+
+def test_a_call_with_data_is_read_as_its_fields_one_by_one_would_be() -> None:
+    chance = random.Random(43)
+    outcomes = set()
+    for _ in range(20_000):
+        data = chance.choice((b"", b"digest", 0, 6, 0xFFFFFFFF))
+        room = chance.choice((None, 0, 1, 64))
+        body = bytearray(
+            encode_request(Call.C_Sign, (chance.getrandbits(64), data, room), chance.randrange(3))
+        )
+        match chance.randrange(4):
+            case 0:
+                body[chance.randrange(13, len(body))] = chance.choice((0, 1, 6, 0xFF))
+            case 1:
+                del body[chance.randrange(13, len(body)) :]
+            case 2:
+                body += chance.randbytes(chance.randrange(1, 5))
+            case _:
+                body[22:26] = chance.choice((b"\xff" * 4, b"\0\0\0\7", b"\x80\0\0\0"))
+        try:
+            expected = read_field_by_field(bytes(body))
+        except DecodeError:
+            outcomes.add("refused")
+            with pytest.raises(DecodeError):
+                decode_request(bytes(body), 0)
+        else:
+            outcomes.add("read")
+            assert decode_request(bytes(body), 0) == (Call.C_Sign, expected)
+    assert outcomes == {"refused", "read"}
 
 
 def test_a_reply_of_another_call_is_refused() -> None:

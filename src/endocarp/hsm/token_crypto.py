@@ -11,7 +11,7 @@ from endocarp.errors import PeerError
 from endocarp.hsm.mechanisms import cipher_rule, sign_rule
 from endocarp.hsm.object_policy import check_use
 from endocarp.hsm.token_objects import P11Object
-from endocarp.hsm.token_sessions import ActiveOperation, Ciphering, Signing, SigningPlan, single_part
+from endocarp.hsm.token_sessions import ActiveOperation, Ciphering, HashSigning, Signing, single_part
 from endocarp.hsm.token_view import Handler, Steps, TokenView, octets
 from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Decrypt, Encrypt, Operation, encode_request
@@ -45,7 +45,7 @@ def verify_init(view: TokenView, session: int, mechanism: Mechanism | None, hand
 def _begin_signing(
     view: TokenView,
     operation: Operation,
-    active: ActiveOperation[Signing],
+    active: ActiveOperation[Signing | HashSigning],
     mechanism: Mechanism | None,
     handle: int,
 ) -> None:
@@ -53,16 +53,15 @@ def _begin_signing(
     if mechanism is None:
         active.end()
         return
-    active.check_free()
     key = view.key(handle)
     # Every signature begins here: without a parameter, the same key and mechanism always come to the same.
-    plan = key.plans.get((operation, mechanism.type)) if mechanism.parameter is None else None
-    if plan is None:
+    signing = key.signings.get((operation, mechanism.type)) if mechanism.parameter is None else None
+    if signing is None:
         _check_use(operation, key)
-        plan = SigningPlan(key, sign_rule(mechanism, key.suite))
+        signing = Signing(key, sign_rule(mechanism, key.suite))
         if mechanism.parameter is None:
-            key.plans[operation, mechanism.type] = plan
-    active.begin(Signing(plan))
+            key.signings[operation, mechanism.type] = signing
+    active.begin(signing.begin())
 
 
 def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Values | Ask:

@@ -112,7 +112,7 @@ class P11Object:
     description: Description
     attributes: Attributes
     secrets: frozenset[int]
-    plans: dict[tuple[Operation, int], Any] = field(default_factory=dict, compare=False, repr=False)
+    signings: dict[tuple[Operation, int], Any] = field(default_factory=dict, compare=False, repr=False)
     """What was worked out for operations with it, by mechanism; a changed object is another one, without any."""
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from endocarp.errors import PeerError
-from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, CipherRule, SignRule
+from endocarp.hsm.mechanisms import DIGEST_SIZES, DIGESTS, CipherRule, Hash, SignRule
 from endocarp.hsm.token_objects import P11Object
 from endocarp.wire.cryptoki import CKR, CKS, SessionFlags
 from endocarp.wire.hsm import DATA_LIMIT, Decrypt, Encrypt, Sign, Verify, encode_request
@@ -15,59 +15,74 @@ SESSION_LIMIT = 1024
 """How many sessions one application has at once."""
 
 
-class SigningPlan:
-    """What signing with one key and one mechanism comes down to, whatever the data."""
+class Signing:
+    """Signatures with one key and one mechanism, made or checked: over data as it is, so the same one serves for all.
 
-    __slots__ = ("handle", "head", "prefix", "public", "scheme", "size", "start")
+    Where the mechanism hashes, `begin` gives the one to use. `size` is that of a signature, in octets.
+    """
+
+    __slots__ = ("_handle", "_head", "_prefix", "_public", "_scheme", "_start", "size")
+
+    multi_part = False
 
     def __init__(self, key: P11Object, rule: SignRule) -> None:
-        self.handle = key.handle
-        self.scheme = rule.scheme
-        self.prefix = rule.prefix
-        self.start = rule.start
-        self.public = key.description.public
         self.size = SIGNATURE_SIZE[key.suite]
+        self._handle, self._public = key.handle, key.description.public
+        self._scheme, self._prefix, self._start = rule.scheme, rule.prefix, rule.start
         # A request to sign ends with the data: what stands before is always the same.
-        self.head = encode_request(Sign(key.handle, rule.scheme, b"")) + rule.prefix
+        self._head = encode_request(Sign(key.handle, rule.scheme, b"")) + rule.prefix
+
+    def begin(self) -> "Signing | HashSigning":
+        """Return what takes the data of a signature."""
+        return self if self._start is None else HashSigning(self, self._start(self._public))
+
+    def update(self, data: bytes) -> None:
+        """Refuse a part of the data."""
+        raise PeerError(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism takes its data in one part")
+
+    def sign(self, data: bytes) -> bytes:
+        """Return what asks the vault for a signature."""
+        if len(data) > DATA_LIMIT:
+            raise _too_long()
+        return self._head + data
+
+    def verify(self, signature: bytes, data: bytes) -> bytes:
+        """Return what asks the vault to check a signature."""
+        if len(signature) != self.size:
+            raise PeerError(CKR.SIGNATURE_LEN_RANGE, f"a signature of this key has {self.size} octets")
+        if len(data) > DATA_LIMIT:
+            raise _too_long()
+        return encode_request(Verify(self._handle, self._scheme, signature, self._prefix + data))
 
 
-class Signing:
-    """A signature that is being made or checked, and the data so far."""
+def _too_long() -> PeerError:
+    return PeerError(CKR.DATA_LEN_RANGE, f"at most {DATA_LIMIT} octets are signed as they are")
 
-    __slots__ = ("_hash", "_plan", "multi_part", "size")
 
-    def __init__(self, plan: SigningPlan) -> None:
+class HashSigning:
+    """One signature over a hash of the data, into which the parts go as they come."""
+
+    __slots__ = ("_hash", "_signing", "multi_part", "size")
+
+    def __init__(self, signing: Signing, started: Hash) -> None:
         self.multi_part = False
-        self.size = plan.size
-        """The size of the signature, in octets."""
-        self._plan = plan
-        self._hash = None if plan.start is None else plan.start(plan.public)
+        self.size = signing.size
+        self._signing, self._hash = signing, started
 
     def update(self, data: bytes) -> None:
         """Take a part of the data."""
-        if self._hash is None:
-            raise PeerError(CKR.FUNCTION_NOT_SUPPORTED, "this mechanism takes its data in one part")
         self.multi_part = True
         self._hash.update(data)
 
     def sign(self, data: bytes) -> bytes:
         """Return what asks the vault for a signature over the parts so far and `data`."""
-        return self._plan.head + self._final(data)
+        self._hash.update(data)
+        return self._signing.sign(self._hash.digest())
 
     def verify(self, signature: bytes, data: bytes) -> bytes:
         """Return what asks the vault to check a signature over the parts so far and `data`."""
-        if len(signature) != self.size:
-            raise PeerError(CKR.SIGNATURE_LEN_RANGE, f"a signature of this key has {self.size} octets")
-        plan = self._plan
-        return encode_request(Verify(plan.handle, plan.scheme, signature, plan.prefix + self._final(data)))
-
-    def _final(self, data: bytes) -> bytes:
-        if self._hash is not None:
-            self._hash.update(data)
-            return self._hash.digest()
-        if len(data) > DATA_LIMIT:
-            raise PeerError(CKR.DATA_LEN_RANGE, f"at most {DATA_LIMIT} octets are signed as they are")
-        return data
+        self._hash.update(data)
+        return self._signing.verify(signature, self._hash.digest())
 
 
 class Ciphering:
@@ -220,8 +235,8 @@ class Session:
     def __init__(self, flags: int) -> None:
         self.flags = flags
         self.search: ActiveOperation[Iterator[int]] = ActiveOperation()
-        self.sign: ActiveOperation[Signing] = ActiveOperation()
-        self.verify: ActiveOperation[Signing] = ActiveOperation()
+        self.sign: ActiveOperation[Signing | HashSigning] = ActiveOperation()
+        self.verify: ActiveOperation[Signing | HashSigning] = ActiveOperation()
         self.encrypt: ActiveOperation[Ciphering] = ActiveOperation()
         self.decrypt: ActiveOperation[Ciphering] = ActiveOperation()
         self.digest: ActiveOperation[Digesting] = ActiveOperation()

@@ -18,12 +18,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from endocarp.errors import DecodeError
 from endocarp.wire.codec import (
+    NO_CONTEXT,
     U8,
     U16,
     U32,
     U64,
     Bytes,
     Const,
+    Context,
     Items,
     Nested,
     Octets,
@@ -34,6 +36,7 @@ from endocarp.wire.codec import (
     u16,
     u32,
 )
+from endocarp.wire.codec import Data as Buffer
 from endocarp.wire.requests import TypedRequest
 from endocarp.wire.suites import GCM_TAG_SIZE, SIGNATURE_SIZE, Cipher, Scheme, Suite
 
@@ -326,12 +329,29 @@ class Data(Struct):
     data: Annotated[bytes, Bytes(None, limit=MESSAGE_LIMIT)]
 
 
+_SIGN = struct.Struct("<QH")
+_SCHEMES: Mapping[int, Scheme] = {scheme.value: scheme for scheme in Scheme}
+
+
 class Sign(Request[Data], operation=Operation.SIGN):
     """Sign `data` with a private key."""
 
     handle: U64
     scheme: Annotated[Scheme, u16]
     data: Annotated[bytes, Bytes(None, limit=DATA_LIMIT)]
+
+    @classmethod
+    def decode_from(cls, data: Buffer, at: int = 0, context: Context = NO_CONTEXT) -> tuple[Self, int]:
+        """Read a request in one step, since every signature begins with one; the codec says what is wrong with others."""
+        if len(data) - at < _SIGN.size or len(data) - at > _SIGN.size + DATA_LIMIT:
+            return super().decode_from(data, at, context)
+        handle, number = _SIGN.unpack_from(data, at)
+        scheme = _SCHEMES.get(number)
+        if scheme is None:
+            return super().decode_from(data, at, context)
+        self = object.__new__(cls)
+        self.__dict__.update(handle=handle, scheme=scheme, data=bytes(data[at + _SIGN.size :]))
+        return self, len(data)
 
 
 class Verify(Request[Nothing], operation=Operation.VERIFY):

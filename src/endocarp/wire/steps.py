@@ -97,20 +97,20 @@ class Run:
 
 def number_cell(where: str, name: str, base: Any, form: Int, fetch: Fetch | None, order: str) -> Cell:
     """Return the cell of an integer, converted to `base` where that is an enum or bool."""
-    convert = _conversion(where, base)
+    members = _members(where, base)
     if form.size == 3:
-        return _three_octets_cell(where, name, convert, form, fetch, order)
-    if convert is None:
+        return _three_octets_cell(where, name, members, form, fetch, order)
+    if members is None:
         return Cell(where, name, form.code, fetch)
 
     def finish(values: Values) -> None:
-        values[name] = convert(values[name])
+        values[name] = members[values[name]]
 
     return Cell(where, name, form.code, fetch, finish)
 
 
 def _three_octets_cell(
-    where: str, name: str, convert: Callable[[int], Any] | None, form: Int, fetch: Fetch | None, order: str
+    where: str, name: str, members: "_Members | None", form: Int, fetch: Fetch | None, order: str
 ) -> Cell:
     end = byte_order(order)
 
@@ -120,7 +120,7 @@ def _three_octets_cell(
 
     def finish(values: Values) -> None:
         number = int.from_bytes(values[name], end, signed=form.signed)
-        values[name] = number if convert is None else convert(number)
+        values[name] = number if members is None else members[number]
 
     return Cell(where, name, form.code, outer, finish)
 
@@ -130,22 +130,25 @@ def byte_order(order: str) -> Literal["little", "big"]:
     return "little" if order == "<" else "big"
 
 
-def _conversion(where: str, base: Any) -> Callable[[int], Any] | None:
-    """Return what turns a number into `base`, or None where it stays a number."""
-    if not (base is bool or (isinstance(base, type) and issubclass(base, enum.Enum))):
-        return None
-    known: dict[int, Any] = {0: False, 1: True} if base is bool else {int(each.value): each for each in base}
+class _Members(dict[int, Any]):
+    """What stands for each number: a member of `base`, an enum or bool; DecodeError where nothing does."""
 
-    def convert(number: int) -> Any:
-        member = known.get(number)
-        if member is not None:
-            return member
+    def __init__(self, where: str, base: Any) -> None:
+        super().__init__({0: False, 1: True} if base is bool else {int(each.value): each for each in base})
+        self.where, self.base = where, base
+
+    def __missing__(self, number: int) -> Any:
         try:
-            return _unknown(base, number)
+            return _unknown(self.base, number)
         except ValueError:
-            raise DecodeError(where, f"unknown value {number:#x}") from None
+            raise DecodeError(self.where, f"unknown value {number:#x}") from None
 
-    return convert
+
+def _members(where: str, base: Any) -> _Members | None:
+    """Return what turns a number into `base`, or None where it stays a number."""
+    if base is bool or (isinstance(base, type) and issubclass(base, enum.Enum)):
+        return _Members(where, base)
+    return None
 
 
 def _unknown(base: Any, number: int) -> Any:
@@ -205,10 +208,10 @@ class Part:
 
 def bits_cell(parts: list[Part]) -> Cell:
     """Return the cell of an integer that several fields share, the first one in its lowest bits."""
-    layout: list[tuple[Part, int, Callable[[int], Any] | None]] = []
+    layout: list[tuple[Part, int, _Members | None]] = []
     shift = 0
     for part in parts:
-        layout.append((part, shift, _conversion(part.where, part.base)))
+        layout.append((part, shift, _members(part.where, part.base)))
         shift += part.width
     key = "+".join(part.name for part in parts)
 
@@ -217,9 +220,9 @@ def bits_cell(parts: list[Part]) -> Cell:
 
     def finish(values: Values) -> None:
         word = values.pop(key)
-        for part, at, convert in layout:
+        for part, at, members in layout:
             number = word >> at & (1 << part.width) - 1
-            values[part.name] = number if convert is None else convert(number)
+            values[part.name] = number if members is None else members[number]
 
     return Cell(parts[0].where, key, Int(shift // 8).code, fetch, finish)
 

@@ -12,9 +12,9 @@ from endocarp.hsm.token_sessions import (
     ActiveOperation,
     Ciphering,
     Digesting,
+    HashSigning,
     Sessions,
     Signing,
-    SigningPlan,
     single_part,
 )
 from endocarp.wire.cryptoki import CKM, CKR, CKS, SessionFlags
@@ -43,8 +43,8 @@ def key(suite: Suite, object_class: ObjectClass = ObjectClass.PRIVATE_KEY) -> P1
     )
 
 
-def signing(suite: Suite, number: int) -> Signing:
-    return Signing(SigningPlan(key(suite), sign_rule(Mechanism(number), suite)))
+def signing(suite: Suite, number: int) -> Signing | HashSigning:
+    return Signing(key(suite), sign_rule(Mechanism(number), suite)).begin()
 
 
 def ciphering(request: type[Encrypt] | type[Decrypt], mechanism: Mechanism = GCM) -> Ciphering:

@@ -156,6 +156,7 @@ _NUMBER = struct.Struct(">I")
 _DATA = struct.Struct(">QBI")
 """A session, and the beginning of octets."""
 _ROOM = struct.Struct(">I")
+_RESULT = struct.Struct(">BI")
 _WRITERS = [Writer(dialect) for dialect in range(DIALECT_LIMIT + 1)]
 _CALL = struct.Struct(">II")
 
@@ -222,8 +223,26 @@ class _DataForm(_Form):
         return session, body[start:end] if valid else size, 0 if room == NULL else room or None
 
 
-_REQUESTS = {call: (_DataForm if call.request == "uayfy" else _Form)(call, call.request) for call in Call}
-_REPLIES = {call: _Form(call, call.reply) for call in Call}
+class _ResultForm(_Form):
+    """The form of their replies, likewise."""
+
+    def encode(self, values: Values, dialect: int) -> bytes:
+        (result,) = values
+        if isinstance(result, int):
+            return super().encode(values, dialect)
+        octets: bytes = self.head + _RESULT.pack(1, len(result)) + result
+        return octets
+
+
+_QUICK_FORMS = {"uayfy": _DataForm, "ay": _ResultForm}
+
+
+def _form(call: Call, signature: str) -> _Form:
+    return _QUICK_FORMS.get(signature, _Form)(call, signature)
+
+
+_REQUESTS = {call: _form(call, call.request) for call in Call}
+_REPLIES = {call: _form(call, call.reply) for call in Call}
 _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 

@@ -8,7 +8,7 @@ import pytest
 from endocarp.errors import DecodeError
 from endocarp.wire import p11_calls
 from endocarp.wire.cryptoki import CKA, CKM, CKR
-from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Reader, Version
+from endocarp.wire.p11 import Attribute, AttributeRoom, Mechanism, Reader, Version, Writer
 from endocarp.wire.p11_calls import (
     Call,
     decode_reply,
@@ -131,6 +131,12 @@ def test_a_call_with_data_is_read_as_its_fields_one_by_one_would_be() -> None:
             outcomes.add("read")
             assert decode_request(bytes(body), 0) == (Call.C_Sign, expected)
     assert outcomes == {"refused", "read"}
+
+
+@pytest.mark.parametrize("result", [b"", b"signature", 0, 64])
+def test_a_result_is_written_as_its_field_alone_would_be(result: bytes | int) -> None:
+    head = struct.pack(">II", Call.C_Sign, 2) + b"ay"
+    assert encode_reply(Call.C_Sign, (result,), 2) == head + Writer(2).byte_array(result)
 
 
 def test_a_reply_of_another_call_is_refused() -> None:

@@ -32,6 +32,8 @@ from endocarp.wire.codec import Struct
 from endocarp.wire.hsm import Asked, Nothing, ObjectClass, Operation, Status
 from endocarp.wire.suites import CIPHERS, GCM_NONCE_SIZE, SCHEMES, Cipher
 
+DONE = Nothing().encode()
+"""The answer that tells nothing but that it was done."""
 PAGE_SIZE = 56 * 1024
 """How many octets of descriptions one answer to Find holds at most."""
 
@@ -55,7 +57,7 @@ class Vault:
 class Attempt:
     """An attempt with a PIN, to be made after `delay` seconds; raises as the functions here do."""
 
-    make: Callable[[], Struct]
+    make: Callable[[], bytes]
     delay: float
 
 
@@ -68,7 +70,7 @@ class Caller:
 
 
 Outcome = Struct | bytes | Attempt
-"""An answer; `bytes` are one that consists of nothing else, as `Data` does."""
+"""An answer, encoded or not, or the attempt that leads to one."""
 Carry = Callable[[Caller, Asked], Outcome]
 
 
@@ -76,7 +78,7 @@ Carry = Callable[[Caller, Asked], Outcome]
 
 
 def _ping(caller: Caller, request: hsm.Ping) -> Outcome:
-    return Nothing()
+    return DONE
 
 
 def _info(caller: Caller, request: hsm.Info) -> Outcome:
@@ -103,21 +105,21 @@ def _attempt(vault: Vault, pin: bytes, settle: Callable[[Pin], None]) -> Attempt
     held = vault.partition
     delay = held.pin_delay
 
-    def make() -> Nothing:
+    def make() -> bytes:
         with vault.turn:
             with vault.lock:
                 if held.pin_delay > delay:
                     raise PeerError(Status.FAILED, "other attempts were wrong meanwhile: try again")
                 salt = held.begin_attempt()
             settle(Pin(salt, pin_digest(pin, salt)))
-        return Nothing()
+        return DONE
 
     return Attempt(make, delay)
 
 
 def _logout(caller: Caller, request: hsm.Logout) -> Outcome:
     caller.session.log_out()
-    return Nothing()
+    return DONE
 
 
 def _set_pin(caller: Caller, request: hsm.SetPin) -> Outcome:
@@ -215,12 +217,12 @@ def _destroy(caller: Caller, request: hsm.Destroy) -> Outcome:
         found = caller.session.get(request.handle)
         check_use(Operation.DESTROY, found.description)
         caller.session.destroy(request.handle)
-    return Nothing()
+    return DONE
 
 
 def _discard(caller: Caller, request: hsm.Discard) -> Outcome:
     caller.session.discard(request.handle)
-    return Nothing()
+    return DONE
 
 
 # --- use of keys ----------------------------------------------------------------------------------------------
@@ -240,7 +242,7 @@ def _verify(caller: Caller, request: hsm.Verify) -> Outcome:
     _check_mechanism(found, Operation.VERIFY, request.scheme, SCHEMES[found.description.suite])
     if not found.public_key.verify(request.scheme, request.signature, request.data):
         raise PeerError(Status.SIGNATURE_INVALID, "the signature does not fit")
-    return Nothing()
+    return DONE
 
 
 def _encrypt(caller: Caller, request: hsm.Encrypt) -> Outcome:

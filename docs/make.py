@@ -94,8 +94,7 @@ def _token() -> str:
     lines = [
         "```mermaid",
         "stateDiagram-v2",
-        "    [*] --> DIALECT",
-        "    DIALECT --> NEW: octet of the dialect",
+        "    [*] --> NEW",
     ]
     lines += [
         f"    {phase.name} --> {target.name}: {call.name}"

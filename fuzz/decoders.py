@@ -1,6 +1,6 @@
 """Every decoder of the house by family, a family being a module of `endocarp.wire`, and certificates.
 
-Structs, classes with a `decode` and functions called `decode…`, `open…`, `split…` or `take…` are found by
+Structs, classes with a `decode` and functions called `decode…`, `open…` or `split…` are found by
 themselves where they need nothing but octets. The others stand in `OTHERS`, with what they need.
 """
 
@@ -25,7 +25,7 @@ from endocarp.wire.codec import Struct
 from endocarp.wire.suites import Suite
 from fuzz.values import Sizes, make, spoil
 
-TAKERS = ("decode", "open", "split", "take")
+TAKERS = ("decode", "open", "split")
 """How the names of functions begin that take octets apart."""
 
 
@@ -97,7 +97,7 @@ def _of_struct(struct: type[Struct]) -> Decoder:
 def _plain_decoders(module: ModuleType) -> Iterator[Decoder]:
     for name, member in public(module):
         if _arguments(member) == 1:
-            yield Decoder(name, functools.partial(_feed, member))
+            yield Decoder(name, member)
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Callable[..., object]]]:
@@ -115,16 +115,6 @@ def _arguments(member: Callable[..., object]) -> int:
     """Return how many arguments have no default."""
     parameters = inspect.signature(member).parameters.values()
     return sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
-
-
-def _feed(decode: Callable[[Any], object], octets: bytes) -> object:
-    """Call a decoder that keeps octets, or one that takes a frame out of a buffer, until it has no more."""
-    if not decode.__name__.startswith("take"):
-        return decode(octets)
-    buffer = bytearray(octets)
-    while decode(buffer) is not None:
-        pass
-    return None
 
 
 # --- decoders that need more than octets ----------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The one shape of every core that holds a conversation: octets in, events out, no I/O.
 
-A shell gives a core what arrived, carries out the events that come back, in their order, and sends what is outgoing
-then. Between two calls a core does nothing: it has no thread, no clock, no descriptor. `endocarp.shell.serve` drives them all.
+A shell gives a core what arrived, carries out the events that come back, in their order, and then sends what is
+outgoing. Between two calls a core does nothing: it has no thread, no clock, no descriptor. `endocarp.shell.serve` drives
+them all.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """Heavy work to be done while no lock is held: call `run()`, then hand its result to `finish()`.
+    """Work to be done while no lock is held, since it is heavy or has to wait: call `run()`, then hand its result to
+    `finish()`.
 
     What `run` returns, or the `EndocarpError` that it raises, is the result. Where it has to change what cores share,
     it takes a lock of theirs itself, for no longer than the change takes. `after` is the earliest moment, on the clock
@@ -24,7 +26,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Ask:
-    """A question to the process behind this one: send `request`, hand the answer to `resume()`."""
+    """A question to the process behind this one: send `request`, hand the answer to `resume()`.
+
+    What is outgoing by then is sent after that.
+    """
 
     request: bytes
 

@@ -5,6 +5,8 @@ it makes a pair on P-256, signs and verifies, makes an RSA pair, signs (PKCS #1 
 draws random octets, hashes, and where the module lets AES-GCM through, encrypts and decrypts with it.
 """
 
+import socket
+import threading
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.simulators.token_vault import TokenVault
 
 from endocarp.core import Ask, Close
 from endocarp.hsm.token import TokenConnection
+from endocarp.shell.front import ApplicationLine
 from endocarp.wire.hsm import Decrypt, Encrypt, Generate, Logout, Request, Sign
 from endocarp.wire.p11 import choose_dialect, decode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, decode_request
@@ -67,6 +70,25 @@ def test_every_call_of_a_recorded_dialogue_is_answered(version: str) -> None:
     # The module of 0.24.1 keeps AES-GCM from its applications.
     gcm = [] if version == "0.24.1" else [Cipher.AES_GCM, Cipher.AES_GCM]
     assert encrypted == [Cipher.RSA_OAEP_SHA256, *gcm]
+
+
+@pytest.mark.parametrize("piece", [7, 1 << 16])
+@pytest.mark.parametrize("version", DIALECTS)
+def test_the_line_gives_the_frames_that_were_recorded_however_they_are_cut(version: str, piece: int) -> None:
+    frames = DIALOGUES[version][1:]
+    octets = b"".join(frames)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = ApplicationLine(ours)
+
+        def write() -> None:
+            for start in range(0, len(octets), piece):
+                theirs.sendall(octets[start : start + piece])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert [line.receive() for _ in frames] == frames
+        writer.join()
 
 
 def test_the_vault_is_asked_the_same_whatever_the_dialect() -> None:

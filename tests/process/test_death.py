@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 from tests.process.server import PATIENCE, Home, Server, eventually, short_directory
-from tests.process.strangers import Token, knock
+from tests.simulators.strangers import Token, knock
 
 from endocarp.client import Session
 from endocarp.errors import DeviceError

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from tests.process.server import Bystander, Home, Server, eventually, short_directory
-from tests.process.strangers import knock
+from tests.simulators.strangers import Token, knock
 
 from endocarp.shell.answers import resident
 from endocarp.wire import hsm
 from endocarp.wire.hsm import Hello, Operation, Welcome
 from endocarp.wire.mailbox import FRAME_HEADER_SIZE, FrameHeader, Version, frame, with_checksum
+from endocarp.wire.p11 import encode_frame
+from endocarp.wire.p11_calls import Call, encode_request
 
 CROWD = 1000
 GROWTH_LIMIT = 100 << 10
@@ -173,6 +175,22 @@ def test_who_takes_no_answers_holds_up_nobody(running: Server, bystander: Bystan
         bystander.check()
         with running.session() as session:
             assert session.random(16)
+
+
+def test_who_takes_no_answers_at_the_p11_kit_door_holds_up_nobody(
+    running: Server, bystander: Bystander
+) -> None:
+    with knock(running.home.state.p11_kit_socket(0)) as greedy:
+        token = Token(greedy)
+        session = token.start(running.home.pin)
+        question = encode_frame(1, encode_request(Call.C_GenerateRandom, (session, hsm.DATA_LIMIT), 2))
+        greedy.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                greedy.sendall(question)
+        bystander.check()
+        with running.session() as session_of_another:
+            assert session_of_another.random(16)
 
 
 # --- the dying --------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 from tests.process.server import Bystander, Server
-from tests.process.strangers import Token, knock, take
 from tests.simulators.application import READ_WRITE, template
+from tests.simulators.strangers import Token, knock, take
 
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.wire import admin, hsm

@@ -70,7 +70,7 @@ class Caller:
 
 
 Outcome = Struct | bytes | Attempt
-"""An answer, encoded or not, or the attempt that leads to one."""
+"""An answer, encoded or not (octets alone are a `Data`), or the attempt that leads to one."""
 Carry = Callable[[Caller, Asked], Outcome]
 
 
@@ -98,7 +98,7 @@ def _login(caller: Caller, request: hsm.Login) -> Outcome:
 
 
 def _attempt(vault: Vault, pin: bytes, settle: Callable[[Pin], None]) -> Attempt:
-    """Return the attempt that is counted, has the digest of the PIN derived, and that `settle` compares and carries on.
+    """Return an attempt: it is counted, the digest of the PIN is derived, and `settle` compares it and does what follows.
 
     `settle` is called without the lock, in this attempt's turn: no other one comes between its steps.
     """

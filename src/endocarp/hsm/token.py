@@ -102,7 +102,6 @@ class TokenConnection:
 
     def __init__(self, partition: int, dialect: int) -> None:
         self.phase = Phase.NEW
-        self._permitted = _PERMITTED[Phase.NEW]
         self._view = TokenView(partition)
         self._dialect = dialect
         self._outgoing: list[bytes] = []
@@ -121,7 +120,7 @@ class TokenConnection:
         try:
             # Calls that are refused are held to their form too.
             call, values = decode_request(body, self._dialect)
-            handler = self._permitted.get(call)
+            handler = _PERMITTED[self.phase].get(call)
             if call is None or handler is None:
                 return self._fail(self._refusal(call))
             self._call = call
@@ -139,18 +138,18 @@ class TokenConnection:
 
     def resume(self, reply: bytes) -> list[Event]:
         """Take the vault's answer to the Ask; empty where the vault is gone."""
+        steps = self._steps
         try:
             status, _, self._view.generation, body = answer = Reply.decode(reply)
+            if status is Status.OK:
+                return self._answer((body,)) if steps is None else self._step(steps.send, body)
+            number = CALL_REFUSALS.get((self._call, status), REFUSALS[status])
+            if steps is None:
+                return self._fail(number)
+            return self._step(steps.throw, PeerError(number, answer.reason))
         except DecodeError as error:
             self._fail(CKR.DEVICE_REMOVED)
             return self._close(f"no answer of the vault: {error}")
-        steps = self._steps
-        if status is Status.OK:
-            return self._answer((body,)) if steps is None else self._step(steps.send, body)
-        number = CALL_REFUSALS.get((self._call, status), REFUSALS[status])
-        if steps is None:
-            return self._fail(number)
-        return self._step(steps.throw, PeerError(number, answer.reason))
 
     def outgoing(self) -> list[bytes]:
         """Return the octets to send, and forget them."""
@@ -190,7 +189,6 @@ class TokenConnection:
         self._outgoing.append(encode_frame(self._code, encode_reply(self._call, values, self._dialect)))
         if self._call in NEXT:
             self.phase = NEXT[self._call]
-            self._permitted = _PERMITTED[self.phase]
             if self.phase is Phase.CLOSED:
                 return self._close(self._call.name)
         return []

@@ -141,7 +141,6 @@ def _begin_cipher(
     if mechanism is None:
         active.end()
         return
-    active.check_free()
     key = view.key(handle)
     _check_use(request.OPERATION, key)
     active.begin(Ciphering(request, key, cipher_rule(mechanism, key.suite)))

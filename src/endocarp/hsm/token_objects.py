@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from endocarp.errors import DecodeError, PeerError, UsageError
 from endocarp.hsm.mechanisms import (
@@ -29,6 +29,9 @@ from endocarp.wire.hsm import Description, ObjectClass, Operation, Policy, Templ
 from endocarp.wire.p11 import Attribute, AttributeRoom, Size
 from endocarp.wire.p11_forms import ATTRIBUTE_FORMS, ValueForm
 from endocarp.wire.suites import AES_KEY_SIZE, Suite
+
+if TYPE_CHECKING:
+    from endocarp.hsm.token_sessions import Signing
 
 Attributes = Mapping[int, Any]
 KNOWN_LIMIT = 10_000
@@ -112,8 +115,8 @@ class P11Object:
     description: Description
     attributes: Attributes
     secrets: frozenset[int]
-    signings: dict[tuple[Operation, int], Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was worked out for operations with it, by mechanism; a changed object is another one, without any."""
+    signings: dict[tuple[Operation, int], "Signing"] = field(default_factory=dict, compare=False, repr=False)
+    """The `Signing` for each operation and mechanism, made when first used; a changed object is another one, without any."""
 
     @property
     def handle(self) -> int:

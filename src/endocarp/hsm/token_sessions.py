@@ -16,9 +16,10 @@ SESSION_LIMIT = 1024
 
 
 class Signing:
-    """Signatures with one key and one mechanism, made or checked: over data as it is, so the same one serves for all.
+    """Signs and checks with one key by one mechanism.
 
-    Where the mechanism hashes, `begin` gives the one to use. `size` is that of a signature, in octets.
+    It keeps nothing of the data, so one serves every signature of that key. Where the mechanism hashes, `begin` returns
+    a `HashSigning` for each. `size` is that of a signature, in octets.
     """
 
     __slots__ = ("_handle", "_head", "_prefix", "_public", "_scheme", "_start", "size")

@@ -4,12 +4,11 @@ A native connection is read as far as its Hello and handed on to the vault, desc
 connection is spoken to by the token core here, which asks the vault over a connection of its own.
 """
 
-import contextlib
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from endocarp.errors import DecodeError
@@ -22,53 +21,61 @@ from endocarp.shell.serve import Conversation, in_thread, listen
 from endocarp.wire import hsm
 from endocarp.wire.control import MemoryMode
 from endocarp.wire.hsm import Hello, Status, Welcome
-from endocarp.wire.p11 import FRAME_LEAST, choose_dialect, frame_end
+from endocarp.wire.p11 import FRAME_LEAST, choose_dialect, decode_frame_end, split_frame
 
 HELLO_TIME = 5.0
 """Seconds that a client has for its Hello."""
 PAIRING_TIME = 10.0
 """Seconds that a client waits for a vault that is just being started again, or takes others first."""
-SLEEP_LIMIT = 4096
-"""The most octets that are slept for at once: well below what a socket holds."""
+WAKE_LIMIT = 4096
+"""The most octets that one sleep waits for: well below what a socket holds."""
 
 
-class ApplicationLine:
-    """The line to an application, as `endocarp.line.Line`: it gives whole frames of p11-kit's RPC.
+class ApplicationLine(Line):
+    """The line to an application: it gives whole frames of p11-kit's RPC, where `Line` gives what there is.
 
     The application's client library writes each frame in three pieces; who wakes for each spends more on that than on
     the frame. So it sleeps until there may be a whole one.
     """
 
     def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection, PIECE)
         self._connection = connection
-        self._receive_piece = Line(connection, PIECE).receive
+        self._receive_piece = super().receive
         self._ahead = b""
-        self._sleep_until(FRAME_LEAST)
-        self.send: Callable[[bytes], None] = connection.sendall
-        """Send a frame; raises OSError where the application is gone."""
+        self._wakes_at = 1
+        self._wake_at(FRAME_LEAST)
 
     def receive(self, patience: float | None = None) -> bytes | None:
-        """Return one frame, empty where the application has closed; DecodeError where it is too long."""
+        """Return one frame, empty where the application has closed, None where nothing came in time.
+
+        What can be no frame is given as it came. `patience` is for the first octets.
+        """
         data = self._ahead or self._receive_piece(patience)
         self._ahead = b""
-        return self._put_together(data) if data and frame_end(data) != len(data) else data
+        try:
+            return self._put_together(data) if data and decode_frame_end(data) != len(data) else data
+        except DecodeError:
+            return data
 
     def _put_together(self, first: bytes) -> bytes:
         """Wait for the rest of a frame; keep what has come of the next one."""
         found = bytearray(first)
-        while (lacking := frame_end(found) - len(found)) > 0:
-            self._sleep_until(min(lacking, SLEEP_LIMIT))
+        while (lacking := decode_frame_end(found) - len(found)) > 0:
+            self._wake_at(min(lacking, WAKE_LIMIT))
             piece = self._receive_piece()
             if not piece:
                 return b""
             found += piece  # a look takes whatever is there
-        self._sleep_until(FRAME_LEAST)
-        end = frame_end(found)
-        self._ahead = bytes(found[end:])
-        return bytes(found[:end])
+        self._wake_at(FRAME_LEAST)
+        frame, self._ahead = split_frame(found)
+        return frame
 
-    def _sleep_until(self, octets: int) -> None:
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, octets)
+    def _wake_at(self, octets: int) -> None:
+        """Sleep until so many octets are there."""
+        if octets != self._wakes_at:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, octets)
+            self._wakes_at = octets
 
 
 class Front:
@@ -118,8 +125,7 @@ class Front:
                 return
             connection.sendall(bytes((dialect,)))
             line, core = ApplicationLine(connection), TokenConnection(partition, dialect)
-            with contextlib.suppress(DecodeError):  # who breaks the framing is not answered
-                Conversation(line, core, ask=partial(_ask, vault)).run()
+            Conversation(line, core, ask=partial(_ask, vault)).run()
 
     def _hand_on(self, partition: int, hello: Hello, connection: socket.socket) -> None:
         """Give a connection to the vault of a partition. Raises ConnectionError where there is none, or it takes none."""

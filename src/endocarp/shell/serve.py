@@ -16,6 +16,7 @@ from typing import Protocol, assert_never, cast
 
 from endocarp.core import Ask, Attach, Close, Core, Event, Job, Note
 from endocarp.errors import EndocarpError
+from endocarp.line import Line
 
 _WORN_OUT = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
 """No room for another connection just now, or its caller has left: wait and go on."""
@@ -25,7 +26,7 @@ MAX_CONNECTIONS = 4096
 
 
 class Working(Core, Protocol):
-    """A core that gives heavy work away and takes its result back."""
+    """A core that gives jobs away and takes their results back."""
 
     def finish(self, result: object) -> list[Event]:
         """Take the result of a job, or the EndocarpError that it raised."""
@@ -38,17 +39,6 @@ class Asking(Core, Protocol):
         """Take the answer to an Ask."""
 
 
-class Carrier(Protocol):
-    """What a conversation is held over: a `Line`, or what makes messages of the octets of one."""
-
-    @property
-    def send(self) -> Callable[[bytes], None]:
-        """Send all of a message; raises OSError where the other side is gone."""
-
-    def receive(self, patience: float | None = None) -> bytes | None:
-        """Return what arrived; see `Line.receive`."""
-
-
 class Conversation:
     """One conversation: a core at one end of a line.
 
@@ -58,7 +48,7 @@ class Conversation:
 
     def __init__(
         self,
-        line: Carrier,
+        line: Line,
         core: Core,
         lock: AbstractContextManager[object] | None = None,
         ask: Callable[[bytes], bytes] | None = None,
@@ -66,7 +56,7 @@ class Conversation:
     ) -> None:
         self.line = line
         self.core = core
-        # What a core that asks, or works, has besides.
+        # The same core: one that asks has `resume` besides, one that gives jobs away `finish`.
         self._asking, self._working = cast("Asking", core), cast("Working", core)
         self.lock = threading.Lock() if lock is None else lock
         self.ask = ask

@@ -342,16 +342,15 @@ class Sign(Request[Data], operation=Operation.SIGN):
 
     @classmethod
     def decode_from(cls, data: Buffer, at: int = 0, context: Context = NO_CONTEXT) -> tuple[Self, int]:
-        """Read a request in one step, since every signature begins with one; the codec says what is wrong with others."""
-        if len(data) - at < _SIGN.size or len(data) - at > _SIGN.size + DATA_LIMIT:
-            return super().decode_from(data, at, context)
-        handle, number = _SIGN.unpack_from(data, at)
-        scheme = _SCHEMES.get(number)
-        if scheme is None:
-            return super().decode_from(data, at, context)
-        self = object.__new__(cls)
-        self.__dict__.update(handle=handle, scheme=scheme, data=bytes(data[at + _SIGN.size :]))
-        return self, len(data)
+        """Read it in one step, since every signature passes here; what is not well formed the codec reads, and says why."""
+        if 0 <= len(data) - at - _SIGN.size <= DATA_LIMIT:
+            handle, number = _SIGN.unpack_from(data, at)
+            scheme = _SCHEMES.get(number)
+            if scheme is not None:
+                self = object.__new__(cls)
+                self.__dict__.update(handle=handle, scheme=scheme, data=bytes(data[at + _SIGN.size :]))
+                return self, len(data)
+        return super().decode_from(data, at, context)
 
 
 class Verify(Request[Nothing], operation=Operation.VERIFY):

@@ -53,7 +53,7 @@ def choose_dialect(offered: int) -> int:
     return min(offered, DIALECT_LIMIT)
 
 
-def frame_end(octets: bytes | bytearray) -> int:
+def decode_frame_end(octets: bytes | bytearray) -> int:
     """Return where the frame that `octets` begin with ends; where its header has not arrived, the least it can be.
 
     DecodeError where it is too long: there is no way on from there, the connection has to end.
@@ -67,6 +67,14 @@ def frame_end(octets: bytes | bytearray) -> int:
     return end
 
 
+def split_frame(octets: bytes | bytearray) -> tuple[bytes, bytes]:
+    """Return the frame that `octets` begin with, and what stands behind it; DecodeError where it is cut short."""
+    end = decode_frame_end(octets)
+    if len(octets) < end:
+        raise DecodeError("Frame", f"{len(octets)} octets of {end}")
+    return bytes(octets[:end]), bytes(octets[end:])
+
+
 def decode_frame(octets: bytes) -> tuple[int, bytes]:
     """Return the code, which the reply repeats, and the body of one whole frame.
 
@@ -77,10 +85,10 @@ def decode_frame(octets: bytes) -> tuple[int, bytes]:
     except struct.error:
         raise DecodeError("Frame", "cut short") from None
     # The options name the client's module; nobody asks for them.
-    body = octets[_HEADER + options :]
-    if len(body) != size:
-        raise DecodeError("Frame", f"a body of {len(body)} octets, {size} announced")
-    return code, body
+    body = _HEADER + options
+    if len(octets) != body + size:
+        raise DecodeError("Frame", f"{len(octets)} octets, {body + size} announced")
+    return code, octets[body:]
 
 
 def encode_frame(code: int, body: bytes) -> bytes:
@@ -326,10 +334,6 @@ class Writer:
 
     def __init__(self, dialect: int) -> None:
         self.dialect = dialect
-
-    def u32(self, value: int) -> bytes:
-        """Give a number of four octets."""
-        return _U32.pack(value)
 
     def ulong(self, value: int) -> bytes:
         """Give a CK_ULONG."""

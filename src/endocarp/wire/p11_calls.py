@@ -152,11 +152,9 @@ _FIELDS = {
     # Only the 0 that says that nothing changed; the others belong to mechanisms of IBM's.
     "P": _Field(Reader.byte, Writer.byte),
 }
-_NUMBER = struct.Struct(">I")
+_U32 = struct.Struct(">I")
 _DATA = struct.Struct(">QBI")
 """A session, and the beginning of octets."""
-_ROOM = struct.Struct(">I")
-_RESULT = struct.Struct(">BI")
 _WRITERS = [Writer(dialect) for dialect in range(DIALECT_LIMIT + 1)]
 _CALL = struct.Struct(">II")
 
@@ -206,7 +204,7 @@ class _Form:
 
 
 class _DataForm(_Form):
-    """The form of the calls that give data and room for its result; read in two steps, since each signature is one."""
+    """The form of a request that gives data and room for its result, as C_Sign does: read in two steps, not by field."""
 
     def decode(self, body: bytes, dialect: int, where: str) -> Values:
         if not body.startswith(self.head):
@@ -215,25 +213,23 @@ class _DataForm(_Form):
         try:
             session, valid, size = _DATA.unpack_from(body, len(self.head))
             end = start + size if valid and size != NULL else start
-            (room,) = _ROOM.unpack_from(body, end)
+            (room,) = _U32.unpack_from(body, end)
         except struct.error:
             raise DecodeError(where, "cut short") from None
-        if end + _ROOM.size != len(body):
-            raise DecodeError(where, f"{len(body) - end - _ROOM.size} octets left over")
+        if end + _U32.size != len(body):
+            raise DecodeError(where, f"{len(body) - end - _U32.size} octets left over")
         return session, body[start:end] if valid else size, 0 if room == NULL else room or None
 
 
 class _ResultForm(_Form):
-    """The form of their replies, likewise."""
+    """The form of a reply of octets alone, as that of C_Sign: written in one step."""
 
     def encode(self, values: Values, dialect: int) -> bytes:
         (result,) = values
-        if isinstance(result, int):
-            return super().encode(values, dialect)
-        octets: bytes = self.head + _RESULT.pack(1, len(result)) + result
-        return octets
+        return self.head + _WRITERS[dialect].byte_array(result)
 
 
+# What a signature passes through; tests hold both against the general form.
 _QUICK_FORMS = {"uayfy": _DataForm, "ay": _ResultForm}
 
 
@@ -247,14 +243,14 @@ _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 
 
-_CALLS = {_NUMBER.pack(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
+_CALLS = {_U32.pack(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
 
 
 def decode_request(body: bytes, dialect: int) -> tuple[Call | None, Values]:
     """Return the call that a request makes, and its values; no call where there is none of its number."""
     known = _CALLS.get(body[:4])
     if known is None:
-        _number(body)
+        _number(body)  # raises where it is cut short
         return None, ()
     call, decode, where = known
     return call, decode(body, dialect, where)

@@ -69,7 +69,7 @@ class Run:
     def read(self, values: Values, data: Data, at: int, context: Context) -> int:
         """Unpack the whole run, then convert what is not plain."""
         try:
-            values.update(zip(self.names, self.codec.unpack_from(data, at)))  # noqa: B905 - one list made both
+            values.update(zip(self.names, self.codec.unpack_from(data, at)))  # noqa: B905 - both come from the same cells
         except struct.error:
             raise DecodeError(self._cut(len(data) - at), "cut short") from None
         for finish in self.finishes:
@@ -95,9 +95,37 @@ class Run:
             )
 
 
+class _Members(dict[int, Any]):
+    """What stands for each number: a member of `base`, an enum or bool; DecodeError where nothing does."""
+
+    def __init__(self, where: str, base: Any) -> None:
+        super().__init__({0: False, 1: True} if base is bool else {int(each.value): each for each in base})
+        self.where, self.base = where, base
+
+    def __missing__(self, number: int) -> Any:
+        try:
+            return _unknown(self.base, number)
+        except ValueError:
+            raise DecodeError(self.where, f"unknown value {number:#x}") from None
+
+
+def _members_of(where: str, base: Any) -> _Members | None:
+    """Return what turns a number into `base`, or None where it stays a number."""
+    if base is bool or (isinstance(base, type) and issubclass(base, enum.Enum)):
+        return _Members(where, base)
+    return None
+
+
+def _unknown(base: Any, number: int) -> Any:
+    """Return the value of an open enum or a combination of flags; ValueError where there is none."""
+    if base is bool:
+        raise ValueError(number)
+    return base(number)
+
+
 def number_cell(where: str, name: str, base: Any, form: Int, fetch: Fetch | None, order: str) -> Cell:
     """Return the cell of an integer, converted to `base` where that is an enum or bool."""
-    members = _members(where, base)
+    members = _members_of(where, base)
     if form.size == 3:
         return _three_octets_cell(where, name, members, form, fetch, order)
     if members is None:
@@ -110,7 +138,7 @@ def number_cell(where: str, name: str, base: Any, form: Int, fetch: Fetch | None
 
 
 def _three_octets_cell(
-    where: str, name: str, members: "_Members | None", form: Int, fetch: Fetch | None, order: str
+    where: str, name: str, members: _Members | None, form: Int, fetch: Fetch | None, order: str
 ) -> Cell:
     end = byte_order(order)
 
@@ -128,34 +156,6 @@ def _three_octets_cell(
 def byte_order(order: str) -> Literal["little", "big"]:
     """Return the name that integers have for the byte order of the `struct` module."""
     return "little" if order == "<" else "big"
-
-
-class _Members(dict[int, Any]):
-    """What stands for each number: a member of `base`, an enum or bool; DecodeError where nothing does."""
-
-    def __init__(self, where: str, base: Any) -> None:
-        super().__init__({0: False, 1: True} if base is bool else {int(each.value): each for each in base})
-        self.where, self.base = where, base
-
-    def __missing__(self, number: int) -> Any:
-        try:
-            return _unknown(self.base, number)
-        except ValueError:
-            raise DecodeError(self.where, f"unknown value {number:#x}") from None
-
-
-def _members(where: str, base: Any) -> _Members | None:
-    """Return what turns a number into `base`, or None where it stays a number."""
-    if base is bool or (isinstance(base, type) and issubclass(base, enum.Enum)):
-        return _Members(where, base)
-    return None
-
-
-def _unknown(base: Any, number: int) -> Any:
-    """Return the value of an open enum or a combination of flags; ValueError where there is none."""
-    if base is bool:
-        raise ValueError(number)
-    return base(number)
 
 
 def const_cell(where: str, name: str, base: Any, form: Const, order: str) -> Cell:
@@ -211,7 +211,7 @@ def bits_cell(parts: list[Part]) -> Cell:
     layout: list[tuple[Part, int, _Members | None]] = []
     shift = 0
     for part in parts:
-        layout.append((part, shift, _members(part.where, part.base)))
+        layout.append((part, shift, _members_of(part.where, part.base)))
         shift += part.width
     key = "+".join(part.name for part in parts)
 

@@ -19,7 +19,7 @@ from endocarp.hsm.token import (
 )
 from endocarp.hsm.token_general import HANDSHAKE
 from endocarp.wire.cryptoki import CKM, CKR
-from endocarp.wire.hsm import Status
+from endocarp.wire.hsm import Status, encode_reply
 from endocarp.wire.p11 import Mechanism, decode_frame, encode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
 
@@ -62,6 +62,12 @@ def test_every_refusal_of_the_vault_has_a_number() -> None:
 # --- calls ------------------------------------------------------------------------------------------------------
 
 
+def test_nothing_is_due() -> None:
+    core: Core = TokenConnection(0, 0)
+    assert core.due() is None
+    assert core.expire(1.0) == []
+
+
 @pytest.mark.parametrize("dialect", [0, 1, 2])
 def test_a_whole_dialogue_in_every_dialect(dialect: int) -> None:
     application = Application(TokenVault(), dialect=dialect)
@@ -83,12 +89,6 @@ def frame(call: Call, *values: object, code: int = 7, dialect: int = 0) -> bytes
 # --- wrong octets -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_due() -> None:
-    core: Core = TokenConnection(0, 0)
-    assert core.due() is None
-    assert core.expire(1.0) == []
-
-
 @pytest.mark.parametrize(
     "octets", [b"cut short", struct.pack(">III", 1, 0, 8) + b"short", bytes(20) + b"more"]
 )
@@ -99,6 +99,8 @@ def test_octets_that_are_no_whole_frame_end_the_connection(octets: bytes) -> Non
     assert application.closed is not None
     assert application.closed.startswith("Frame: ")
     assert application.token.outgoing() == []
+    # Nothing is carried out any more.
+    assert refused(application, Call.C_GetInfo) is CKR.CRYPTOKI_NOT_INITIALIZED
 
 
 @pytest.mark.parametrize(
@@ -178,31 +180,33 @@ def test_an_application_that_goes_away_ends_the_connection() -> None:
 # --- the vault behind ---------------------------------------------------------------------------------------------
 
 
-class Waiting:
-    """A token that has asked the vault and waits."""
+def waiting(call: Call, *values: object) -> TokenConnection:
+    """Return a token that has asked the vault for this call, and waits."""
+    token = TokenConnection(0, 2)
+    token.receive(frame(Call.C_Initialize, HANDSHAKE, 0, b"\0"), 0.0)
+    token.receive(frame(Call.C_OpenSession, 0, 6), 0.0)
+    token.outgoing()
+    (question,) = token.receive(frame(call, *values), 0.0)
+    assert isinstance(question, Ask)
+    return token
 
-    def __init__(self) -> None:
-        self.vault = TokenVault()
-        self.token = TokenConnection(0, 2)
-        self.token.receive(frame(Call.C_Initialize, HANDSHAKE, 0, b"\0"), 0.0)
-        self.token.receive(frame(Call.C_OpenSession, 0, 6), 0.0)
-        self.token.outgoing()
-        (self.question,) = self.token.receive(frame(Call.C_GenerateRandom, 1, 4), 0.0)
-        assert isinstance(self.question, Ask)
 
-    def reply(self) -> bytes:
-        assert isinstance(self.question, Ask)
-        return self.vault(self.question.request)
+def check_removed(token: TokenConnection, call: Call, reply: bytes) -> None:
+    (end,) = token.resume(reply)
+    assert isinstance(end, Close)
+    (answer,) = token.outgoing()
+    _, body = decode_frame(answer)
+    assert decode_reply(call, body, 2) == CKR.DEVICE_REMOVED
 
 
 @pytest.mark.parametrize("reply", [b"", b"short", b"\xff" * 16, struct.pack("<IIQ", 0, 0, 0)[:-1]])
 def test_a_vault_that_is_gone_is_a_device_that_was_removed(reply: bytes) -> None:
-    waiting = Waiting()
-    (end,) = waiting.token.resume(reply)
-    assert isinstance(end, Close)
-    (answer,) = waiting.token.outgoing()
-    _, body = decode_frame(answer)
-    assert decode_reply(Call.C_GenerateRandom, body, 2) == CKR.DEVICE_REMOVED
+    check_removed(waiting(Call.C_GenerateRandom, 1, 4), Call.C_GenerateRandom, reply)
+
+
+def test_an_answer_of_the_vault_that_does_not_decode_is_a_device_that_was_removed() -> None:
+    reply = encode_reply(Status.OK, 0, 0, b"no info")
+    check_removed(waiting(Call.C_GetTokenInfo, 0), Call.C_GetTokenInfo, reply)
 
 
 def test_a_refusal_of_the_vault_is_told_by_its_number_and_the_next_call_goes_on() -> None:

@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.simulators.kernel import no_descriptor_leaks
 from tests.simulators.program import Program, program
+from tests.simulators.strangers import Token, knock, take
 from tests.simulators.vault import PARTITION, VaultProcess
 
 from endocarp.client import connect
@@ -29,7 +29,7 @@ from endocarp.shell.sockets import listen_at
 from endocarp.shell.vault import take_connections
 from endocarp.wire import hsm
 from endocarp.wire.control import Pair, Progress
-from endocarp.wire.cryptoki import CKR, SessionFlags
+from endocarp.wire.cryptoki import CKR
 from endocarp.wire.hsm import Hello, Status, Welcome
 from endocarp.wire.p11 import FRAME_LIMIT, decode_frame, encode_frame
 from endocarp.wire.p11_calls import Call, decode_reply, encode_request
@@ -78,35 +78,11 @@ def doors(place: Path) -> Iterator[Doors]:
             yield Doors(place, running)
 
 
-class Application:
-    """A PKCS#11 application on a real socket."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self.end = end
-        self._code = 0
-        self.end.sendall(b"\x02")
-        self._line: ApplicationLine | None = None
-
-    def call(self, call: Call, *values: Any) -> Any:
-        """Make a call; return its values, or the CKR that it ended by."""
-        if self._line is None:
-            assert self.end.recv(1) == b"\x02"
-            self._line = ApplicationLine(self.end)
-        self._code += 1
-        self.end.sendall(encode_frame(self._code, encode_request(call, values, 2)))
-        frame = self._line.receive()
-        assert frame
-        code, body = decode_frame(frame)
-        assert code == self._code
-        return decode_reply(call, body, 2)
-
-
 @contextlib.contextmanager
-def application(doors: Doors) -> Iterator[Application]:
-    with socket.socket(socket.AF_UNIX) as end:
-        end.connect(str(doors.p11_kit))
-        end.settimeout(20)
-        yield Application(end)
+def application(doors: Doors) -> Iterator[Token]:
+    """Yield an application that has agreed upon a dialect."""
+    with knock(doors.p11_kit) as end:
+        yield Token(end)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------
@@ -127,10 +103,12 @@ def test_an_application_speaks_pkcs11_and_its_questions_go_to_the_vault(
     doors: Doors, process: VaultProcess
 ) -> None:
     with doors.paired(process), application(doors) as app:
-        assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
-        (session,) = app.call(Call.C_OpenSession, 0, SessionFlags.SERIAL_SESSION)
-        (random,) = app.call(Call.C_GenerateRandom, session, 16)
-        assert len(random) == 16
+        session = app.start(process.pin)
+        found = app.call(Call.C_GenerateRandom, session, 16)
+        assert isinstance(found, tuple)
+        (octets,) = found
+        assert isinstance(octets, bytes)
+        assert len(octets) == 16
 
 
 @pytest.mark.parametrize("octets", [b"", b"\0" * 12, HELLO.encode() + b"more", b"x" * 100])
@@ -212,9 +190,11 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Front:
 
 
 @contextlib.contextmanager
-def served(serve: Callable[[int, socket.socket], None]) -> Iterator[socket.socket]:
+def served(
+    serve: Callable[[int, socket.socket], None], kind: socket.SocketKind = socket.SOCK_SEQPACKET
+) -> Iterator[socket.socket]:
     """Yield an application's end of a connection that is being served."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.settimeout(20)
 
     def work() -> None:
@@ -296,47 +276,65 @@ def test_a_vault_that_has_died_is_no_vault(front: Front, *, unread: bool) -> Non
             assert client.recv(1) == b""
 
 
-@pytest.mark.parametrize(
-    "welcome", [b"", Welcome(Status.VERSION_UNSUPPORTED, 9, PARTITION, 0).encode()], ids=["none", "refusal"]
-)
-def test_an_application_whom_the_vault_does_not_welcome_is_closed(front: Front, welcome: bytes) -> None:
+@contextlib.contextmanager
+def vault_that_says(front: Front, welcome: bytes) -> Iterator[list[socket.socket]]:
+    """Pair a front with a vault that answers the next Hello so; yield where its connection will stand."""
     ours, theirs = pair()
+    connections: list[socket.socket] = []
+
+    def answer() -> None:
+        _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
+        connections.append(socket.socket(fileno=fd))
+        if welcome:
+            connections[0].send(welcome)
+        else:
+            connections[0].close()
+
     with ours, theirs:
         front.pair(PARTITION, ours)
-        with served(front.serve_token) as app:
-            app.sendall(b"\x02")
-            _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
-            with socket.socket(fileno=fd) as vault:
-                if welcome:
-                    vault.send(welcome)
-            assert app.recv(1) == b""
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield connections
+        answering.join(20)
+        connections[0].close()
+
+
+@pytest.mark.parametrize(
+    "welcome",
+    [b"", Welcome(Status.VERSION_UNSUPPORTED, 9, PARTITION, 0).encode()],
+    ids=["none", "refusal"],
+)
+def test_an_application_whom_the_vault_does_not_welcome_is_closed(front: Front, welcome: bytes) -> None:
+    with vault_that_says(front, welcome), served(front.serve_token, socket.SOCK_STREAM) as app:
+        app.sendall(b"\2")
+        assert app.recv(1) == b""
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["between two questions", "before it answers"])
 def test_an_application_is_told_of_the_death_of_its_vault_and_then_closed(
     front: Front, *, asked: bool
 ) -> None:
-    ours, theirs = pair()
-    with ours, theirs:
-        front.pair(PARTITION, ours)
-        with served(front.serve_token) as end:
-            app = Application(end)
-            _, (fd,), _, _ = socket.recv_fds(theirs, 100, 1)
-            vault = socket.socket(fileno=fd)
-            vault.send(Welcome(Status.OK, hsm.VERSION, PARTITION, 0).encode())
-            assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+    welcome = Welcome(Status.OK, hsm.VERSION, PARTITION, 0).encode()
+    with (
+        vault_that_says(front, welcome) as connections,
+        served(front.serve_token, socket.SOCK_STREAM) as end,
+    ):
+        app = Token(end)
+        assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
+        (vault,) = connections
 
-            def die() -> None:
-                with vault:
-                    if asked:
-                        vault.recv(hsm.MESSAGE_LIMIT)
+        def die() -> None:
+            with vault:
+                if asked:
+                    vault.recv(hsm.MESSAGE_LIMIT)
 
-            dying = threading.Thread(target=die)
-            dying.start()
-            if not asked:
-                dying.join(20)
-            assert app.call(Call.C_GetTokenInfo, 0) == CKR.DEVICE_REMOVED
-            assert end.recv(1) == b""
+        dying = threading.Thread(target=die)
+        dying.start()
+        if not asked:
+            dying.join(20)
+        assert app.call(Call.C_GetTokenInfo, 0) == CKR.DEVICE_REMOVED
+        assert end.recv(1) == b""
+        dying.join(20)
 
 
 # --- who may come ---------------------------------------------------------------------------------------------------
@@ -381,6 +379,8 @@ def test_the_user_of_this_server_is_served() -> None:
 
 INITIALIZE = encode_frame(16, encode_request(Call.C_Initialize, (HANDSHAKE, 0, b"\0"), 0))
 
+EACH = tuple(range(1, len(INITIALIZE)))
+
 
 @contextlib.contextmanager
 def application_line() -> Iterator[tuple[ApplicationLine, socket.socket]]:
@@ -389,7 +389,7 @@ def application_line() -> Iterator[tuple[ApplicationLine, socket.socket]]:
         yield ApplicationLine(ours), theirs
 
 
-@pytest.mark.parametrize("cuts", [(), (12,), (12, 18), (1, 2, 3), (12, 30), (19,), (20,), (21, 40)])
+@pytest.mark.parametrize("cuts", [(), (12,), (12, 18), (1, 2, 3), (12, 30), (19,), (20,), (21, 40), EACH])
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 @pytest.mark.timeout(10)
 def test_a_frame_in_pieces_of_any_size_is_given_whole(cuts: tuple[int, ...], pause: float) -> None:
@@ -434,11 +434,27 @@ def test_what_was_cut_short_is_not_given(octets: bytes) -> None:
         assert line.receive() == b""
 
 
-def test_a_frame_that_is_too_long_is_refused_before_it_arrives() -> None:
+@pytest.mark.parametrize("cut", [12, 3])
+def test_what_can_be_no_frame_is_given_as_it_came(cut: int) -> None:
+    octets = struct.pack(">III", 1, 0, FRAME_LIMIT) + bytes(8)
     with application_line() as (line, theirs):
-        theirs.send(struct.pack(">III", 1, 0, FRAME_LIMIT))
-        with pytest.raises(DecodeError, match="at most"):
-            line.receive()
+        theirs.send(octets[:cut])
+        writer = threading.Timer(0.01, theirs.send, (octets[cut:],))
+        writer.start()
+        given = line.receive()
+        assert given
+        assert octets.startswith(given)
+        with pytest.raises(DecodeError):
+            decode_frame(given)
+        writer.join()
+
+
+def test_an_application_that_sends_without_end_is_held_back_by_the_kernel() -> None:
+    with application_line() as (line, theirs):
+        theirs.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            theirs.sendall(INITIALIZE * 100_000)
+        assert line.receive() == INITIALIZE
 
 
 def test_nothing_comes_in_time_where_nothing_was_sent() -> None:
@@ -446,13 +462,26 @@ def test_nothing_comes_in_time_where_nothing_was_sent() -> None:
         assert line.receive(0.001) is None
 
 
+def test_calls_sent_before_the_answer_to_the_one_before_are_answered_in_their_order(
+    doors: Doors, process: VaultProcess
+) -> None:
+    with doors.paired(process), application(doors) as app:
+        session = app.start(process.pin)
+        calls = [(Call.C_GenerateRandom, (session, 4)), (Call.C_GetInfo, ())] * 3
+        frames = [encode_frame(code, encode_request(*call, 2)) for code, call in enumerate(calls)]
+        app.connection.sendall(b"".join(frames))
+        for code, (call, _) in enumerate(calls):
+            told, _, size = struct.unpack(">III", take(app.connection, 12))
+            assert told == code
+            assert isinstance(decode_reply(call, take(app.connection, size), 2), tuple)
+
+
 def test_an_application_that_breaks_the_framing_is_closed_and_no_other(
     doors: Doors, process: VaultProcess, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with doors.paired(process), application(doors) as app, application(doors) as other:
-        assert app.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
-        app.end.sendall(struct.pack(">III", 1, 0xFFFFFFFF, 0) + bytes(8))
-        assert app.end.recv(1) == b""
+        app.connection.sendall(struct.pack(">III", 1, 0xFFFFFFFF, 0) + bytes(8))
+        assert app.connection.recv(1) == b""
         assert other.call(Call.C_Initialize, HANDSHAKE, 0, b"\0") == ()
     assert capfd.readouterr().err == ""
 

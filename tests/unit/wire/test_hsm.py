@@ -1,9 +1,14 @@
 """The native protocol: its messages and their bounds. That every struct survives the wire is told elsewhere."""
 
+import random
+import struct
+from typing import Annotated
+
 import pytest
 
 from endocarp.errors import DecodeError, UsageError
 from endocarp.wire import hsm
+from endocarp.wire.codec import U64, Bytes, Struct, u16
 from endocarp.wire.hsm import (
     Attribute,
     Description,
@@ -58,6 +63,33 @@ def test_data_beyond_its_limit_is_refused() -> None:
     assert len(message) < hsm.MESSAGE_LIMIT
     with pytest.raises(DecodeError, match=r"Sign\.data"):
         hsm.read_body(hsm.Sign, message)
+
+
+def test_a_request_to_sign_is_read_as_the_codec_reads_its_fields() -> None:
+    class Sign(Struct):
+        handle: U64
+        scheme: Annotated[Scheme, u16]
+        data: Annotated[bytes, Bytes(None, limit=hsm.DATA_LIMIT)]
+
+    def outcome(form: type[Struct], octets: bytes, at: int) -> object:
+        try:
+            request, end = form.decode_from(octets, at)
+        except DecodeError as error:
+            return str(error)
+        return vars(request), end
+
+    chance = random.Random(11)
+    schemes = [*Scheme, 0, 99, 0xFFFF]
+    sizes = [0, 1, 32, 200, hsm.DATA_LIMIT, hsm.DATA_LIMIT + 1]
+    seen = set()
+    for _ in range(3_000):
+        fields = struct.pack("<QH", chance.getrandbits(64), chance.choice(schemes))
+        octets = fields[: chance.choice((10, 10, 10, 9, 4, 0))] + bytes(chance.choice(sizes))
+        at = chance.choice((0, 0, 3, len(octets)))
+        expected = outcome(Sign, octets, at)
+        assert outcome(hsm.Sign, octets, at) == expected
+        seen.add(expected.split(" ")[0] if isinstance(expected, str) else "read")
+    assert seen == {"read", "Sign.handle:", "Sign.scheme:", "Sign.data:"}
 
 
 def test_hello_begins_with_the_four_letters() -> None:

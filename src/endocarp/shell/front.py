@@ -49,23 +49,26 @@ class ApplicationLine(Line):
     def receive(self, patience: float | None = None) -> bytes | None:
         """Return one frame, empty where the application has closed, None where nothing came in time.
 
-        What can be no frame is given as it came. `patience` is for the first octets.
+        What can be no frame is given as it came. `patience` is for each piece of a frame.
         """
         data = self._ahead or self._receive_piece(patience)
         self._ahead = b""
         try:
-            return self._put_together(data) if data and decode_frame_end(data) != len(data) else data
+            return (
+                self._put_together(data, patience) if data and decode_frame_end(data) != len(data) else data
+            )
         except DecodeError:
             return data
 
-    def _put_together(self, first: bytes) -> bytes:
-        """Wait for the rest of a frame; keep what has come of the next one."""
+    def _put_together(self, first: bytes, patience: float | None) -> bytes | None:
+        """Wait for the rest of a frame; keep what has come of the next one, or of this where the rest does not come."""
         found = bytearray(first)
         while (lacking := decode_frame_end(found) - len(found)) > 0:
             self._wake_at(min(lacking, WAKE_LIMIT))
-            piece = self._receive_piece()
+            piece = self._receive_piece(patience)
             if not piece:
-                return b""
+                self._ahead = b"" if piece == b"" else bytes(found)
+                return piece
             found += piece  # a look takes whatever is there
         self._wake_at(FRAME_LEAST)
         frame, self._ahead = split_frame(found)

@@ -56,14 +56,14 @@ def choose_dialect(offered: int) -> int:
 def decode_frame_end(octets: bytes | bytearray) -> int:
     """Return where the frame that `octets` begin with ends; where its header has not arrived, the least it can be.
 
-    DecodeError where it is too long: there is no way on from there, the connection has to end.
+    DecodeError where it is shorter or longer than frames are: there is no way on from there, the connection has to end.
     """
     if len(octets) < _HEADER:
         return FRAME_LEAST
     _, options, size = _FRAME.unpack_from(octets)
     end: int = _HEADER + options + size
-    if end > FRAME_LIMIT:
-        raise DecodeError("Frame", f"{end} octets, at most {FRAME_LIMIT}")
+    if not FRAME_LEAST <= end <= FRAME_LIMIT:
+        raise DecodeError("Frame", f"{end} octets, at least {FRAME_LEAST} and at most {FRAME_LIMIT}")
     return end
 
 

@@ -100,6 +100,9 @@ def test_data_that_goes_as_it_is_comes_in_one_part_and_is_bounded() -> None:
     with pytest.raises(PeerError) as caught:
         operation.sign(bytes(DATA_LIMIT + 1))
     assert refusal(caught) is CKR.DATA_LEN_RANGE
+    with pytest.raises(PeerError) as caught:
+        operation.verify(bytes(64), bytes(DATA_LIMIT + 1))
+    assert refusal(caught) is CKR.DATA_LEN_RANGE
 
 
 def test_an_encryption_collects_its_parts() -> None:

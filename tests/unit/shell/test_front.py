@@ -457,9 +457,14 @@ def test_an_application_that_sends_without_end_is_held_back_by_the_kernel() -> N
         assert line.receive() == INITIALIZE
 
 
-def test_nothing_comes_in_time_where_nothing_was_sent() -> None:
-    with application_line() as (line, _):
+@pytest.mark.parametrize("cut", [0, 3, 15, 40])
+def test_what_does_not_come_in_time_is_given_when_it_is_whole(cut: int) -> None:
+    with application_line() as (line, theirs):
+        theirs.send(INITIALIZE[:cut])
         assert line.receive(0.001) is None
+        assert line.receive(0.001) is None
+        theirs.send(INITIALIZE[cut:])
+        assert line.receive(0.001) == INITIALIZE
 
 
 def test_calls_sent_before_the_answer_to_the_one_before_are_answered_in_their_order(

@@ -89,9 +89,10 @@ def test_a_reply_is_a_frame_without_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "size"), [(0, 0xFFFFFFFF), (0xFFFFFFFF, 0), (0, FRAME_LIMIT - 11), (FRAME_LIMIT, FRAME_LIMIT)]
+    ("options", "size"),
+    [(0, 0), (0, 7), (0, 0xFFFFFFFF), (0xFFFFFFFF, 0), (0, FRAME_LIMIT - 11), (FRAME_LIMIT, FRAME_LIMIT)],
 )
-def test_a_frame_beyond_the_limit_is_refused_before_it_arrives(options: int, size: int) -> None:
+def test_a_frame_beyond_its_limits_is_refused_before_it_arrives(options: int, size: int) -> None:
     with pytest.raises(DecodeError, match="at most"):
         decode_frame_end(u32(1, options, size))
 

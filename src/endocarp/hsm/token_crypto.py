@@ -51,7 +51,7 @@ def _begin_signing(
 ) -> None:
     # PKCS#11 3.0 Base, 5.8 to 5.13: the NULL mechanism ends what is under way, in all kinds of operation.
     if mechanism is None:
-        active.end()
+        active.operation = None
         return
     key = view.key(handle)
     # Every signature begins here: without a parameter, the same key and mechanism always come to the same.
@@ -70,7 +70,7 @@ def sign(view: TokenView, session: int, data: ByteArray, room: int | None) -> Va
     operation = single_part(active)
     if room is None or room < operation.size:
         return (operation.size,)
-    active.end()
+    active.operation = None
     return Ask(operation.sign(octets(data)))
 
 
@@ -87,7 +87,7 @@ def sign_final(view: TokenView, session: int, room: int | None) -> Values | Ask:
     operation = active.current()
     if room is None or room < operation.size:
         return (operation.size,)
-    active.end()
+    active.operation = None
     return Ask(operation.sign(b""))
 
 
@@ -95,7 +95,7 @@ def verify(view: TokenView, session: int, data: ByteArray, signature: ByteArray)
     """C_Verify."""
     active = view.sessions.get(session).verify
     operation = single_part(active)
-    active.end()
+    active.operation = None
     yield operation.verify(octets(signature), octets(data))
     return ()
 
@@ -111,7 +111,7 @@ def verify_final(view: TokenView, session: int, signature: ByteArray) -> Steps[V
     """C_VerifyFinal."""
     active = view.sessions.get(session).verify
     operation = active.current()
-    active.end()
+    active.operation = None
     yield operation.verify(octets(signature), b"")
     return ()
 
@@ -139,7 +139,7 @@ def _begin_cipher(
     handle: int,
 ) -> None:
     if mechanism is None:
-        active.end()
+        active.operation = None
         return
     key = view.key(handle)
     _check_use(request.OPERATION, key)
@@ -197,7 +197,7 @@ def _finish_cipher(active: ActiveOperation[Ciphering], data: ByteArray, room: in
     size = operation.size(part)
     if room is None or room < size:
         return (size,)
-    active.end()
+    active.operation = None
     request = operation.finish(part)
     body = yield encode_request(request)
     return (request.read_reply(body).data,)

@@ -188,7 +188,7 @@ def digest_init(view: TokenView, session: int, mechanism: Mechanism | None) -> V
     """C_DigestInit; without a mechanism it ends what is under way."""
     active = view.sessions.get(session).digest
     if mechanism is None:
-        active.end()
+        active.operation = None
         return ()
     if mechanism.type not in DIGESTS:
         raise PeerError(CKR.MECHANISM_INVALID, f"{mechanism.type:#x} is no digest here")
@@ -202,7 +202,7 @@ def digest(view: TokenView, session: int, data: ByteArray, room: int | None) -> 
     operation = single_part(active)
     if room is None or room < operation.size:
         return (operation.size,)
-    active.end()
+    active.operation = None
     return (operation.finish(octets(data)),)
 
 
@@ -219,7 +219,7 @@ def digest_final(view: TokenView, session: int, room: int | None) -> Values:
     operation = active.current()
     if room is None or room < operation.size:
         return (operation.size,)
-    active.end()
+    active.operation = None
     return (operation.finish(b""),)
 
 

@@ -56,7 +56,7 @@ def find_objects_final(view: TokenView, session: int) -> Values:
     """C_FindObjectsFinal."""
     search = view.sessions.get(session).search
     search.current()
-    search.end()
+    search.operation = None
     return ()
 
 

@@ -157,31 +157,27 @@ UnderWay = TypeVar("UnderWay")
 class ActiveOperation(Generic[UnderWay]):
     """The one operation of a kind that is under way in a session, or none."""
 
-    __slots__ = ("_operation",)
+    __slots__ = ("operation",)
 
     def __init__(self) -> None:
-        self._operation: UnderWay | None = None
+        self.operation: UnderWay | None = None
 
     def check_free(self) -> None:
         """Raise PeerError where an operation is under way."""
-        if self._operation is not None:
+        if self.operation is not None:
             raise _active()
 
     def begin(self, operation: UnderWay) -> None:
         """Put an operation here; PeerError where one is under way."""
-        if self._operation is not None:
+        if self.operation is not None:
             raise _active()
-        self._operation = operation
+        self.operation = operation
 
     def current(self) -> UnderWay:
         """Return the operation under way; PeerError where there is none."""
-        if self._operation is None:
-            raise PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
-        return self._operation
-
-    def end(self) -> None:
-        """Forget the operation."""
-        self._operation = None
+        if self.operation is None:
+            raise _none()
+        return self.operation
 
     @contextlib.contextmanager
     def ended_by_errors(self) -> Iterator[UnderWay]:
@@ -192,8 +188,12 @@ class ActiveOperation(Generic[UnderWay]):
         except PeerError:
             # PKCS#11 2.40 Base, 5.8 to 5.12: a call that gives a part of the data and "results in an error terminates
             # the current" operation.
-            self.end()
+            self.operation = None
             raise
+
+
+def _none() -> PeerError:
+    return PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
 
 
 def _active() -> PeerError:
@@ -212,9 +212,11 @@ SinglePart = TypeVar("SinglePart", bound=PartTaking)
 
 def single_part(active: ActiveOperation[SinglePart]) -> SinglePart:
     """Return an operation that takes all of its data now; one that got parts before is given up."""
-    operation = active.current()
+    operation = active.operation
+    if operation is None:
+        raise _none()
     if operation.multi_part:
-        active.end()
+        active.operation = None
         raise PeerError(CKR.OPERATION_ACTIVE, "the operation has begun in parts, and is given up")
     return operation
 

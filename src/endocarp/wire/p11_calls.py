@@ -178,14 +178,9 @@ class _Form:
         self.reads = [field.read for field in fields]
         self.writes = [field.write for field in fields]
         self.longest_remembered = _SHORT if _SAME_AGAIN.issuperset(names) else 0
-        self.remembered = functools.lru_cache(self._decode)
+        self.remembered = functools.lru_cache(self.decode)
 
     def decode(self, body: bytes, dialect: int, where: str) -> Values:
-        if len(body) <= self.longest_remembered:
-            return self.remembered(body, dialect, where)
-        return self._decode(body, dialect, where)
-
-    def _decode(self, body: bytes, dialect: int, where: str) -> Values:
         if not body.startswith(self.head):
             raise DecodeError(where, "the signature is not the call's")
         reader = Reader(body, len(self.head), dialect, where)
@@ -243,7 +238,7 @@ _FAILURE = _Form(0, "u")
 _NAMES = {call: call.name for call in Call}
 
 
-_CALLS = {_U32.pack(call): (call, _REQUESTS[call].decode, call.name) for call in Call}
+_CALLS = {_U32.pack(call): (call, _REQUESTS[call], call.name) for call in Call}
 
 
 def decode_request(body: bytes, dialect: int) -> tuple[Call | None, Values]:
@@ -252,8 +247,10 @@ def decode_request(body: bytes, dialect: int) -> tuple[Call | None, Values]:
     if known is None:
         _number(body)  # raises where it is cut short
         return None, ()
-    call, decode, where = known
-    return call, decode(body, dialect, where)
+    call, form, where = known
+    if len(body) <= form.longest_remembered:
+        return call, form.remembered(body, dialect, where)
+    return call, form.decode(body, dialect, where)
 
 
 def _number(body: bytes) -> int:

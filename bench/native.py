@@ -17,7 +17,7 @@ from endocarp.client import Connection, connect
 from endocarp.wire.hsm import Operation
 from endocarp.wire.suites import Scheme, Suite
 
-COUNT = 2000
+COUNT = 500
 DIGEST = bytes(range(32))
 SIGN_BAR = {Placement.ONE_CORE: 1.0, Placement.TWO_CORES: 1.0, Placement.UNPINNED: 1.0}
 ECHO_BAR = 2.0

@@ -23,7 +23,7 @@ from bench.rows import Row, interleaved
 from endocarp.client import connect
 from endocarp.wire.suites import Suite
 
-COUNT = 2000
+COUNT = 500
 SIGN_BAR = 0.85
 INITIALIZE_BAR = 0.2
 PEER = "SoftHSM2 behind p11-kit server"

@@ -43,7 +43,7 @@ def median_time(work: Callable[[], object], count: int) -> float:
 
 
 def interleaved(
-    ours: Callable[[], float], theirs: Callable[[], float], rounds: int = 5
+    ours: Callable[[], float], theirs: Callable[[], float], rounds: int = 21
 ) -> tuple[float, float]:
     """Measure both sides in turn, so that both meet the same moods of the machine; return the median of rounds."""
     pairs = [(ours(), theirs()) for _ in range(rounds)]

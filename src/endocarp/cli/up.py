@@ -15,6 +15,7 @@ from endocarp.errors import Refused, UsageError
 from endocarp.shell import config as directories
 from endocarp.shell.archive import CHANGED, load, seal
 from endocarp.shell.channel import Child, run, start
+from endocarp.shell.process import heard
 from endocarp.wire.control import Failed, Progress, Ready, Stop
 
 _AGAIN = "start it again: endocarp up; if it dies again, what stands above says why, or the kernel's log"
@@ -42,12 +43,13 @@ def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: 
     wanted = ["--require-sandbox", "yes"] if require_sandbox else []
     child = start("box", image, ["--state", str(server.root), *wanted])
     os.close(image)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup(1) has it ignored: then the server is meant to outlive its terminal.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: _stop(child))
+    ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        ends.remove(
+            signal.SIGHUP
+        )  # nohup(1) has it ignored: then the server is meant to outlive its terminal
     lines = paste_lines(server, state=state, config=config)
-    with child.channel.socket:
+    with child.channel.socket, heard(ends, lambda: _stop(child)):
         _follow(child, account, server, lines)
 
 

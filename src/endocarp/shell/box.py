@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -45,7 +46,7 @@ from endocarp.shell.config import State
 from endocarp.shell.inventory import inventory
 from endocarp.shell.machine import DEVICE_IDEVID, RESTORE, Machine, machine
 from endocarp.shell.mailbox import Mailbox
-from endocarp.shell.process import run_process
+from endocarp.shell.process import heard, run_process
 from endocarp.shell.sandbox import BOX, enter
 from endocarp.wire.control import ROT_GONE, Failed, MemoryMode, Pair, Progress, Ready
 from endocarp.wire.evidence import StashEntry
@@ -397,20 +398,21 @@ def main() -> None:
     run_process(partial(live, catch_signals))
 
 
-def catch_signals(box: Box) -> None:
+def catch_signals(box: Box) -> AbstractContextManager[None]:
     """Take a signal that is meant to end this process for an order to stop."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: box.children.events.put(Quit("by a signal")))
+    return heard((signal.SIGTERM, signal.SIGINT), lambda: box.children.events.put(Quit("by a signal")))
 
 
-def live(prepare: Callable[[Box], None], arguments: Mapping[str, str], above: Channel) -> None:
-    """Be a box from its start to its end; `prepare` is called before anything is started."""
+def live(
+    prepare: Callable[[Box], AbstractContextManager[None]], arguments: Mapping[str, str], above: Channel
+) -> None:
+    """Be a box from its start to its end, inside of what `prepare` gives."""
     above.hurry(TELL_LIMIT)
     try:
         with machine(State(Path(arguments["state"])), int(arguments["image"])) as found:
             box = Box(found, above, require_sandbox="require-sandbox" in arguments)
-            prepare(box)
-            _serve(box)
+            with prepare(box):
+                _serve(box)
     except Stopped as stopped:
         above.progress(f"up: stopped: {stopped}")
 

@@ -1,8 +1,11 @@
 """What the programs of a server have in common: what they were told, whom they tell, and when they end."""
 
+import contextlib
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from endocarp.errors import EndocarpError, Refused
 from endocarp.shell.channel import Channel
@@ -31,6 +34,34 @@ def run_process(serve: Callable[[dict[str, str], Channel], None]) -> None:
 def parse_arguments(words: Sequence[str]) -> dict[str, str]:
     """Return what a process was told on its command line by the one that started it: `--NAME VALUE` pairs."""
     return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+@contextlib.contextmanager
+def heard(numbers: Iterable[int], act: Callable[[], None]) -> Iterator[None]:
+    """Call `act`, in a thread of its own, for each of these signals that comes in this block.
+
+    Not in a handler: Python runs those between two steps of the main thread, so a signal that comes just as that thread
+    goes to sleep in a call would wait until it wakes by itself. To be used in the main thread.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def listen() -> None:
+        while ours.recv(1):
+            act()
+
+    with ours, theirs:
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        listening = threading.Thread(target=listen, name="signals", daemon=True)
+        listening.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            theirs.shutdown(socket.SHUT_RDWR)
+            listening.join()
 
 
 def wait_for_stop(control: Channel, pair: Callable[[int, socket.socket], None] | None = None) -> None:

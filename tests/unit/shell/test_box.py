@@ -657,8 +657,12 @@ def living(
     settle(state, programs or {})
     image = seal(b"the box", "box")
 
+    def prepared(box: Box) -> contextlib.AbstractContextManager[None]:
+        prepare(box)
+        return contextlib.nullcontext()
+
     def main() -> None:
-        run_process(partial(shell.live, prepare))
+        run_process(partial(shell.live, prepared))
 
     with program(main, {"image": image}, "--state", str(state.root)) as found:
         yield found

@@ -1,5 +1,7 @@
 """What the programs of a server have in common, run in threads of this process."""
 
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from tests.simulators.program import program
 
 from endocarp.errors import Refused
 from endocarp.shell.channel import Channel, pair
-from endocarp.shell.process import parse_arguments, run_process, wait_for_stop
+from endocarp.shell.process import heard, parse_arguments, run_process, wait_for_stop
 from endocarp.wire.control import Failed, Pair, Progress, Stop
 
 
@@ -109,3 +111,22 @@ def test_who_takes_no_channels_keeps_none_open(ends: tuple[Channel, Channel]) ->
         wait_for_stop(ends[1])
         assert other.recv(1) == b""
         other.close()
+
+
+# --- signals --------------------------------------------------------------------------------------------------------
+
+
+def test_every_signal_is_heard_while_the_main_thread_sleeps_in_a_call_and_none_afterwards() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    come = threading.Semaphore(0)
+    try:
+        with no_descriptor_leaks():
+            with heard([signal.SIGUSR1], come.release):
+                for _ in range(3):
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    assert come.acquire(timeout=10)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert not come.acquire(blocking=False)
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -164,17 +164,22 @@ def test_who_says_nothing_at_the_native_door_is_sent_away(silent: socket.socket)
     assert silent.recv(1) == b""
 
 
+def flood(greedy: socket.socket, question: bytes, running: Server, bystander: Bystander) -> None:
+    """Ask until there is no more room, taking no answer, and see that others are served."""
+    greedy.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            greedy.sendall(question)
+    bystander.check()
+    with running.session() as session:
+        assert session.random(16)
+
+
 def test_who_takes_no_answers_holds_up_nobody(running: Server, bystander: Bystander) -> None:
     with greet_native(running.home) as greedy:
         assert Welcome.decode(greedy.recv(64)).status is hsm.Status.OK
-        greedy.settimeout(0.5)
         question = hsm.encode_message(Operation.RANDOM, 1, hsm.Random(hsm.DATA_LIMIT).encode())
-        with contextlib.suppress(TimeoutError):
-            while True:
-                greedy.sendall(question)
-        bystander.check()
-        with running.session() as session:
-            assert session.random(16)
+        flood(greedy, question, running, bystander)
 
 
 def test_who_takes_no_answers_at_the_p11_kit_door_holds_up_nobody(
@@ -184,13 +189,7 @@ def test_who_takes_no_answers_at_the_p11_kit_door_holds_up_nobody(
         token = Token(greedy)
         session = token.start(running.home.pin)
         question = encode_frame(1, encode_request(Call.C_GenerateRandom, (session, hsm.DATA_LIMIT), 2))
-        greedy.settimeout(0.5)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                greedy.sendall(question)
-        bystander.check()
-        with running.session() as session_of_another:
-            assert session_of_another.random(16)
+        flood(greedy, question, running, bystander)
 
 
 # --- the dying --------------------------------------------------------------------------------------------------

@@ -45,9 +45,8 @@ def up(state: Path | None, config: Path | None, rebuild: bool, require_sandbox: 
     os.close(image)
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        ends.remove(
-            signal.SIGHUP
-        )  # nohup(1) has it ignored: then the server is meant to outlive its terminal
+        # nohup(1) has it ignored: then the server is meant to outlive its terminal.
+        ends.remove(signal.SIGHUP)
     lines = paste_lines(server, state=state, config=config)
     with child.channel.socket, heard(ends, lambda: _stop(child)):
         _follow(child, account, server, lines)

@@ -165,18 +165,17 @@ class ActiveOperation(Generic[UnderWay]):
     def check_free(self) -> None:
         """Raise PeerError where an operation is under way."""
         if self.operation is not None:
-            raise _active()
+            raise PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
 
     def begin(self, operation: UnderWay) -> None:
         """Put an operation here; PeerError where one is under way."""
-        if self.operation is not None:
-            raise _active()
+        self.check_free()
         self.operation = operation
 
     def current(self) -> UnderWay:
         """Return the operation under way; PeerError where there is none."""
         if self.operation is None:
-            raise _none()
+            raise PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
         return self.operation
 
     @contextlib.contextmanager
@@ -192,14 +191,6 @@ class ActiveOperation(Generic[UnderWay]):
             raise
 
 
-def _none() -> PeerError:
-    return PeerError(CKR.OPERATION_NOT_INITIALIZED, "no operation of this kind is under way")
-
-
-def _active() -> PeerError:
-    return PeerError(CKR.OPERATION_ACTIVE, "an operation of this kind is under way")
-
-
 class PartTaking(Protocol):
     """An operation that takes its data in a single part or in several."""
 
@@ -212,9 +203,7 @@ SinglePart = TypeVar("SinglePart", bound=PartTaking)
 
 def single_part(active: ActiveOperation[SinglePart]) -> SinglePart:
     """Return an operation that takes all of its data now; one that got parts before is given up."""
-    operation = active.operation
-    if operation is None:
-        raise _none()
+    operation = active.current()
     if operation.multi_part:
         active.operation = None
         raise PeerError(CKR.OPERATION_ACTIVE, "the operation has begun in parts, and is given up")

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from endocarp.errors import DecodeError, EndocarpError, Refused
+from endocarp.line import timeval
 from endocarp.shell.sandbox import Report
 from endocarp.wire.control import (
     MAX_MESSAGE,
@@ -72,10 +73,7 @@ class Channel:
 
     def hurry(self, seconds: float) -> None:
         """Wait no longer than this for room to send: where there is still none, `send` raises OSError."""
-        limit = struct.pack(
-            "ll", int(seconds), int(seconds % 1 * 1_000_000)
-        )  # struct timeval (timeval(3type))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(seconds))
 
     def end(self) -> None:
         """Let both ends hear that this is the end, whoever waits in `receive` now included."""

@@ -54,9 +54,9 @@ class ApplicationLine(Line):
         data = self._ahead or self._receive_piece(patience)
         self._ahead = b""
         try:
-            return (
-                self._put_together(data, patience) if data and decode_frame_end(data) != len(data) else data
-            )
+            if not data or decode_frame_end(data) == len(data):
+                return data
+            return self._put_together(data, patience)
         except DecodeError:
             return data
 

@@ -102,14 +102,11 @@ class Struct:
     SIZE: ClassVar[int | None] = None
     """The size in octets where every field is of fixed size, else None."""
     _steps: ClassVar[tuple[Step, ...]] = ()
-    _has_rules: ClassVar[bool] = False
-    """Whether the class has a `check` of its own."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         dataclass(frozen=True)(cls)
         cls._steps = _plan(cls)
-        cls._has_rules = cls.check is not Struct.check
         sizes = [step.size for step in cls._steps]
         cls.SIZE = None if None in sizes else sum(cast("list[int]", sizes))
 
@@ -135,8 +132,7 @@ class Struct:
         values = self.__dict__
         for step in cls._steps:
             at = step.read(values, data, at, context)
-        if cls._has_rules:
-            self.check()
+        self.check()
         return self, at
 
     def encode(self, context: Context = NO_CONTEXT) -> bytes:

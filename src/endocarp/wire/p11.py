@@ -141,6 +141,12 @@ class Mechanism(NamedTuple):
     parameter: tuple[Any, ...] | None = None
 
 
+def byte_room(told: int) -> int | None:
+    """Return the size of the caller's buffer; None where there is none, and only the size is asked for."""
+    # p11-kit 0.25, rpc-client.c: all ones tell a buffer of size 0 from no buffer.
+    return 0 if told == NULL else told or None
+
+
 class Reader:
     """Takes values one after another from the body of a call; `where` names the call in errors."""
 
@@ -219,9 +225,7 @@ class Reader:
 
     def byte_room(self) -> int | None:
         """Take the size of the caller's buffer; None where there is none, and only the size is asked for."""
-        room = self.u32()
-        # p11-kit 0.25, rpc-client.c: all ones tell a buffer of size 0 from no buffer.
-        return 0 if room == NULL else room or None
+        return byte_room(self.u32())
 
     def ulong_room(self) -> int | None:
         """Take how many numbers the caller has room for; None where only their count is asked for."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from endocarp.errors import DecodeError
-from endocarp.wire.p11 import DIALECT_LIMIT, NULL, Reader, Writer
+from endocarp.wire.p11 import DIALECT_LIMIT, NULL, Reader, Writer, byte_room
 
 Values = tuple[Any, ...]
 
@@ -213,7 +213,7 @@ class _DataForm(_Form):
             raise DecodeError(where, "cut short") from None
         if end + _U32.size != len(body):
             raise DecodeError(where, f"{len(body) - end - _U32.size} octets left over")
-        return session, body[start:end] if valid else size, 0 if room == NULL else room or None
+        return session, body[start:end] if valid else size, byte_room(room)
 
 
 class _ResultForm(_Form):

@@ -69,7 +69,7 @@ class Run:
     def read(self, values: Values, data: Data, at: int, context: Context) -> int:
         """Unpack the whole run, then convert what is not plain."""
         try:
-            values.update(zip(self.names, self.codec.unpack_from(data, at)))  # noqa: B905 - both come from the same cells
+            values.update(zip(self.names, self.codec.unpack_from(data, at), strict=True))
         except struct.error:
             raise DecodeError(self._cut(len(data) - at), "cut short") from None
         for finish in self.finishes:
